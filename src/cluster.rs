@@ -1,0 +1,353 @@
+//! What does the Kubernetes API say? Token reviews, access reviews, and the namespaces of a person.
+//!
+//! One value speaks for one configuration. It asks and does not remember; `identity` and `access` do. Every answer is
+//! bounded in time and size, and so is what we ask of the API server: so many at once, so many a second, and nothing while
+//! it has asked us to wait.
+
+mod limiter;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::client::Body;
+use serde::Deserialize;
+
+use crate::config;
+use crate::names::{Namespace, Secret};
+use crate::telemetry::metrics::{Metrics, ReviewKind, ReviewOutcome, Upstream};
+use limiter::Limiter;
+
+/// The largest answer we read: a list of a few ten thousand namespaces.
+const LARGEST_ANSWER: usize = 32 << 20;
+
+/// Who somebody is, in the API server's own words.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's name; any text.
+    pub username: String,
+    /// The user's unique id, may be empty.
+    pub uid: String,
+    /// The groups.
+    pub groups: Vec<String>,
+    /// Further facts, scopes among them.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// What an access review asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attributes {
+    /// A resource.
+    Resource(config::Permission),
+    /// A path that is no resource.
+    NonResource {
+        /// The path.
+        path: &'static str,
+        /// The verb.
+        verb: &'static str,
+    },
+}
+
+/// Why the API server gave no verdict. Nobody may take this for a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterError {
+    /// We or the API server are at a limit; come back then.
+    Busy(Duration),
+    /// No answer in time.
+    Slow,
+    /// No answer, an error, or nonsense; for the log.
+    Failed(String),
+}
+
+impl fmt::Display for ClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy(wait) => write!(f, "the API server is busy, next try in {} s", wait.as_secs().max(1)),
+            Self::Slow => f.write_str("the API server did not answer in time"),
+            Self::Failed(cause) => write!(f, "the API server gave no verdict: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for ClusterError {}
+
+/// The API server, asked as ourselves.
+pub struct Cluster {
+    /// Sends our own credential.
+    ours: kube::Client,
+    /// Sends none: the caller's is set on the request.
+    bare: kube::Client,
+    timeout: Duration,
+    limiter: Limiter,
+    metrics: Arc<Metrics>,
+}
+
+impl Cluster {
+    /// Builds the clients. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// When the CA bundle or the token file cannot be used.
+    pub fn new(settings: &config::Cluster, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let pem = std::fs::read(&settings.ca_file)
+            .map_err(|error| format!("cluster.ca_file {}: {error}", settings.ca_file.display()))?;
+        let roots: Vec<Vec<u8>> = rustls_pki_types::pem::PemObject::pem_slice_iter(&pem)
+            .map(|item: Result<rustls_pki_types::CertificateDer<'_>, _>| item.map(|der| der.to_vec()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("cluster.ca_file {}: {error}", settings.ca_file.display()))?;
+        let url = settings.url.to_string().parse().map_err(|error| format!("cluster.url: {error}"))?;
+        let mut bare = kube::Config::new(url);
+        bare.root_cert = Some(roots);
+        bare.connect_timeout = Some(settings.timeout);
+        bare.read_timeout = Some(settings.timeout);
+        bare.write_timeout = Some(settings.timeout);
+        bare.proxy_url = None;
+        bare.disable_compression = true;
+        // Its retries wait for minutes; a person is waiting here.
+        bare.default_retry = false;
+        let mut ours = bare.clone();
+        ours.auth_info.token_file = Some(settings.token_file.to_string_lossy().into_owned());
+        Ok(Self {
+            ours: kube::Client::try_from(ours).map_err(|error| format!("cluster: {error}"))?,
+            bare: kube::Client::try_from(bare).map_err(|error| format!("cluster: {error}"))?,
+            timeout: settings.timeout,
+            limiter: Limiter::new(settings.in_flight, settings.per_second),
+            metrics,
+        })
+    }
+
+    /// Whose token is this? `None` when the API server says it is nobody's.
+    ///
+    /// # Errors
+    /// When there is no verdict.
+    pub async fn review_token(&self, token: &Secret, audiences: &[String]) -> Result<Option<Identity>, ClusterError> {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: Some(token.expose().to_owned()),
+                audiences: (!audiences.is_empty()).then(|| audiences.to_vec()),
+            },
+            ..TokenReview::default()
+        };
+        let answer = self.review("/apis/authentication.k8s.io/v1/tokenreviews", &review, ReviewKind::Token).await?;
+        let verdict = read_token_review(&answer, audiences);
+        self.metrics.review(
+            ReviewKind::Token,
+            match &verdict {
+                Ok(Some(_)) => ReviewOutcome::Authenticated,
+                Ok(None) => ReviewOutcome::Rejected,
+                Err(_) => ReviewOutcome::Error,
+            },
+        );
+        verdict
+    }
+
+    /// May they?
+    ///
+    /// # Errors
+    /// When there is no verdict.
+    pub async fn review_access(&self, who: &Identity, what: &Attributes) -> Result<bool, ClusterError> {
+        let (resource_attributes, non_resource_attributes) = match what {
+            Attributes::Resource(permission) => (Some(resource(permission)), None),
+            Attributes::NonResource { path, verb } => {
+                (None, Some(NonResourceAttributes { path: Some((*path).to_owned()), verb: Some((*verb).to_owned()) }))
+            }
+        };
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(who.username.clone()),
+                uid: (!who.uid.is_empty()).then(|| who.uid.clone()),
+                groups: Some(who.groups.clone()),
+                extra: Some(who.extra.clone()),
+                resource_attributes,
+                non_resource_attributes,
+            },
+            ..SubjectAccessReview::default()
+        };
+        let answer =
+            self.review("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review, ReviewKind::Access).await?;
+        let verdict = read_access_review(&answer);
+        self.metrics.review(
+            ReviewKind::Access,
+            match &verdict {
+                Ok(true) => ReviewOutcome::Allowed,
+                Ok(false) => ReviewOutcome::Denied,
+                Err(_) => ReviewOutcome::Error,
+            },
+        );
+        verdict
+    }
+
+    /// The namespaces that may concern somebody: OpenShift's own list of a person's projects, asked with their token;
+    /// where that API does not exist, every namespace, asked as ourselves. Rights are reviewed for each either way.
+    ///
+    /// # Errors
+    /// When there is no list.
+    pub async fn candidates(&self, token: &Secret) -> Result<Vec<Namespace>, ClusterError> {
+        let mut request = get("/apis/project.openshift.io/v1/projects");
+        let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
+            .map_err(|error| ClusterError::Failed(error.to_string()))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+        let (mut status, mut body) = self.send(&self.bare, request).await?;
+        if status == StatusCode::NOT_FOUND {
+            (status, body) = self.send(&self.ours, get("/api/v1/namespaces")).await?;
+        }
+        let outcome = match status {
+            StatusCode::OK => read_names(&body),
+            // The token may not list projects (its scopes are too narrow, or it has just been deleted).
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Ok(Vec::new()),
+            other => Err(ClusterError::Failed(format!("list of projects: status {other}"))),
+        };
+        let word = if outcome.is_ok() { ReviewOutcome::Allowed } else { ReviewOutcome::Error };
+        self.metrics.review(ReviewKind::Projects, word);
+        outcome
+    }
+
+    async fn review(
+        &self,
+        path: &'static str,
+        review: &impl serde::Serialize,
+        kind: ReviewKind,
+    ) -> Result<Vec<u8>, ClusterError> {
+        let ask = async {
+            let body = serde_json::to_vec(review).map_err(|error| ClusterError::Failed(error.to_string()))?;
+            let request = Request::builder()
+                .method(Method::POST)
+                .uri(path)
+                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::ACCEPT, "application/json")
+                .body(Body::from(body))
+                .map_err(|error| ClusterError::Failed(error.to_string()))?;
+            match self.send(&self.ours, request).await? {
+                (StatusCode::OK | StatusCode::CREATED, body) => Ok(body),
+                (status, _) => Err(ClusterError::Failed(format!("review: status {status}"))),
+            }
+        };
+        let answer = ask.await;
+        if let Err(error) = &answer {
+            self.metrics.review(
+                kind,
+                if matches!(error, ClusterError::Busy(_)) { ReviewOutcome::Throttled } else { ReviewOutcome::Error },
+            );
+        }
+        answer
+    }
+
+    /// One exchange within our bounds.
+    async fn send(&self, client: &kube::Client, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), ClusterError> {
+        let _permit = self.limiter.enter(self.timeout).await?;
+        let began = Instant::now();
+        let exchange = async {
+            let answer = client.send(request).await.map_err(|error| ClusterError::Failed(error.to_string()))?;
+            let status = answer.status();
+            if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+                let wait =
+                    answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+                let wait = Duration::from_secs(wait.unwrap_or(1).clamp(1, 30));
+                self.limiter.pause(wait);
+                return Err(ClusterError::Busy(wait));
+            }
+            let body = Limited::new(answer.into_body(), LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| ClusterError::Failed(error.to_string()))?;
+            Ok((status, body.to_bytes().to_vec()))
+        };
+        let outcome = tokio::time::timeout(self.timeout, exchange).await.unwrap_or(Err(ClusterError::Slow));
+        let code = outcome.as_ref().map(|(status, _)| status.as_u16()).map_err(|_| ());
+        self.metrics.upstream(Upstream::Cluster, code, began.elapsed().as_secs_f64());
+        outcome
+    }
+}
+
+fn get(path: &'static str) -> Request<Body> {
+    let mut request = Request::new(Body::from(Vec::new()));
+    *request.uri_mut() = http::Uri::from_static(path);
+    request.headers_mut().insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
+    request
+}
+
+fn resource(permission: &config::Permission) -> ResourceAttributes {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    ResourceAttributes {
+        group: some(&permission.group),
+        resource: some(&permission.resource),
+        subresource: some(&permission.subresource),
+        name: some(&permission.name),
+        namespace: some(&permission.namespace),
+        verb: some(&permission.verb),
+        ..ResourceAttributes::default()
+    }
+}
+
+fn nonsense(what: &str) -> ClusterError {
+    ClusterError::Failed(format!("{what} in the review"))
+}
+
+/// Reads the verdict of a TokenReview that asked for `asked` audiences.
+fn read_token_review(body: &[u8], asked: &[String]) -> Result<Option<Identity>, ClusterError> {
+    let review: TokenReview = serde_json::from_slice(body).map_err(|_| nonsense("nonsense"))?;
+    let status = review.status.ok_or_else(|| nonsense("no status"))?;
+    if status.authenticated != Some(true) {
+        return Ok(None);
+    }
+    // An API server that knows audiences echoes those that fit; one that does not must not be believed here.
+    if !asked.is_empty() {
+        let echoed = status.audiences.unwrap_or_default();
+        if !echoed.iter().any(|audience| asked.contains(audience)) {
+            return Ok(None);
+        }
+    }
+    let user = status.user.ok_or_else(|| nonsense("no user"))?;
+    let username = user.username.filter(|name| !name.is_empty()).ok_or_else(|| nonsense("no user name"))?;
+    if username == "system:anonymous" {
+        return Ok(None);
+    }
+    Ok(Some(Identity {
+        username,
+        uid: user.uid.unwrap_or_default(),
+        groups: user.groups.unwrap_or_default(),
+        extra: user.extra.unwrap_or_default(),
+    }))
+}
+
+fn read_access_review(body: &[u8]) -> Result<bool, ClusterError> {
+    let review: SubjectAccessReview = serde_json::from_slice(body).map_err(|_| nonsense("nonsense"))?;
+    let status = review.status.ok_or_else(|| nonsense("no status"))?;
+    if status.allowed && status.denied == Some(true) {
+        return Err(nonsense("allowed and denied"));
+    }
+    Ok(status.allowed)
+}
+
+/// Reads the names of a list, leaving out what is no namespace name or is going away.
+fn read_names(body: &[u8]) -> Result<Vec<Namespace>, ClusterError> {
+    #[derive(Deserialize)]
+    struct List {
+        items: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        name: String,
+    }
+    let list: List =
+        serde_json::from_slice(body).map_err(|_| ClusterError::Failed("list of projects: nonsense".to_owned()))?;
+    let mut names: Vec<Namespace> =
+        list.items.iter().filter_map(|item| Namespace::parse(&item.metadata.name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! The command line: flags, what they start, and exit codes. 0 done, 1 the work failed, 2 the input is wrong.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, LogLevel, Problem};
+use crate::promql::{self, Features, Labels, Limits, Reach};
+use crate::telemetry::logs;
+
+/// An authenticating, namespace-confining reverse proxy beside an unmodified Perses.
+#[derive(Debug, Parser)]
+#[command(name = "perses-sidecar", version = version(), disable_help_subcommand = true)]
+struct Flags {
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value = "json")]
+    log_format: LogFormat,
+    /// How much is logged; wins over `telemetry.log_level`.
+    #[arg(long, global = true, value_parser = LogLevel::parse)]
+    log_level: Option<LogLevel>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar.
+    Run(ConfigFlag),
+    /// Read a configuration as `run` would and print every problem with it.
+    Check {
+        #[command(flatten)]
+        config: ConfigFlag,
+        /// Print the settings in effect, with defaults and without secrets.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Show what queries become when they are confined: one JSON object {"q": "<PromQL>"} a line on standard input.
+    Confine(Confine),
+}
+
+#[derive(Debug, Args)]
+struct ConfigFlag {
+    /// The configuration, a YAML file; see config/example.yaml.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Confine {
+    /// A namespace that may be read; repeat for several.
+    #[arg(long, value_name = "NS", required_unless_present = "check_only")]
+    namespace: Vec<String>,
+    /// The label that names the owner of a series.
+    #[arg(long, default_value = "namespace")]
+    label: String,
+    /// Parse only.
+    #[arg(long)]
+    check_only: bool,
+    /// Take experimental PromQL too.
+    #[arg(long)]
+    experimental: bool,
+}
+
+fn version() -> String {
+    format!("{} (commit {}, TLS by rustls with aws-lc-rs)", env!("CARGO_PKG_VERSION"), crate::COMMIT)
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match &flags.command {
+        Command::Run(config) => run(&flags, &config.config),
+        Command::Check { config, print } => check(&config.config, *print),
+        Command::Confine(confine) => match confine_lines(confine, std::io::stdin().lock(), std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            // Whoever reads us has seen enough.
+            Err(Failed::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(Failed::Output(error)) => fail(1, &format!("standard output: {error}")),
+            Err(Failed::Input(message)) => fail(2, &message),
+        },
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "perses-sidecar: {message}");
+    ExitCode::from(code)
+}
+
+fn tell(path: &Path, problems: &[Problem]) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    for problem in problems {
+        let _ = writeln!(stderr, "{}:{problem}", path.display());
+    }
+    ExitCode::from(2)
+}
+
+fn check(path: &Path, print: bool) -> ExitCode {
+    match config::load(path) {
+        Err(problems) => tell(path, &problems),
+        Ok(loaded) => {
+            // What only shows when it is built: keys that do not fit their certificate.
+            if let Some(Err(problem)) = loaded.config.live.tls.as_ref().map(crate::listen::server_config) {
+                return fail(2, &format!("{}: {problem}", path.display()));
+            }
+            let mut stdout = std::io::stdout().lock();
+            let text = if print { loaded.effective } else { format!("{}: good\n", path.display()) };
+            match stdout.write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(1, &format!("standard output: {error}")),
+            }
+        }
+    }
+}
+
+fn run(flags: &Flags, path: &Path) -> ExitCode {
+    let loaded = match config::load(path) {
+        Ok(loaded) => loaded,
+        Err(problems) => return tell(path, &problems),
+    };
+    let format = match flags.log_format {
+        LogFormat::Json => logs::Format::Json,
+        LogFormat::Text => logs::Format::Text,
+    };
+    let level = flags.log_level.unwrap_or(loaded.config.live.telemetry.log_level);
+    let handle = match logs::init(format, level) {
+        Ok(handle) => flags.log_level.is_none().then_some(handle),
+        Err(error) => return fail(1, &error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("no runtime: {error}")),
+    };
+    match runtime.block_on(crate::app::run(path, loaded, handle, stopped(), |_| {})) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
+}
+
+/// SIGTERM, as kubelet sends it, or Ctrl-C.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+enum Failed {
+    Input(String),
+    Output(std::io::Error),
+}
+
+#[derive(Serialize)]
+struct Confined<'a> {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selectors: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<usize>,
+}
+
+/// One answer a line, in order, as each is ready.
+fn confine_lines(flags: &Confine, input: impl BufRead, mut output: impl Write) -> Result<(), Failed> {
+    #[derive(Deserialize)]
+    struct Line {
+        q: String,
+    }
+    let labels =
+        Labels::new(&flags.label, Vec::new()).map_err(|message| Failed::Input(format!("--label: {message}")))?;
+    let mut names: Vec<Arc<str>> = flags.namespace.iter().map(|name| Arc::from(name.as_str())).collect();
+    names.sort_unstable();
+    names.dedup();
+    if let Some(bad) =
+        names.iter().find(|name| name.is_empty() || names.len() > 1 && crate::names::Namespace::parse(name).is_none())
+    {
+        return Err(Failed::Input(format!(
+            "--namespace {bad:?}: several namespaces must be Kubernetes names, and none may be empty"
+        )));
+    }
+    let reach = Reach::Namespaces(names.into());
+    let (limits, features) = (Limits::default(), Features { experimental: flags.experimental });
+    for (number, line) in input.lines().enumerate() {
+        let line = line.map_err(|error| Failed::Input(format!("standard input, line {}: {error}", number + 1)))?;
+        if line.starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        let Line { q } = serde_json::from_str(&line).map_err(|error| {
+            Failed::Input(format!("standard input, line {}: expected {{\"q\": \"…\"}}: {error}", number + 1))
+        })?;
+        let empty = Confined { ok: true, query: None, selectors: None, code: None, message: None, position: None };
+        let confined;
+        let outcome = if flags.check_only {
+            promql::check(&q, &limits, features).map(|selectors| Confined { selectors: Some(selectors), ..empty })
+        } else {
+            match promql::confine(&q, &reach, &labels, &limits, features) {
+                Ok(found) => {
+                    confined = found;
+                    Ok(Confined { query: Some(confined.text()), selectors: Some(confined.selectors()), ..empty })
+                }
+                Err(error) => Err(error),
+            }
+        };
+        let answer = outcome.unwrap_or_else(|error| Confined {
+            ok: false,
+            query: None,
+            selectors: None,
+            code: Some(error.code()),
+            message: Some(error.to_string()),
+            position: Some(error.position()),
+        });
+        let text = serde_json::to_string(&answer).map_err(|error| Failed::Input(error.to_string()))?;
+        writeln!(output, "{text}").map_err(Failed::Output)?;
+    }
+    output.flush().map_err(Failed::Output)
+}

@@ -1,0 +1,180 @@
+//! A file's text becomes a [`Config`], or every problem with it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::section::{Notes, Section};
+use super::{Config, Live, sections, tree};
+
+/// Something that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// Such as `metrics_backends[0].url`; empty for the file as a whole.
+    pub path: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn new(line: usize, column: usize, path: &str, message: impl Into<String>) -> Self {
+        Self { line, column, path: path.to_owned(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// What a configuration refers to: files and the environment. An argument, so that reading is a function.
+pub trait Surroundings {
+    /// A file's bytes.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// A variable of the environment.
+    fn variable(&self, name: &str) -> Option<String>;
+}
+
+/// The real ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Surroundings for System {
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// A configuration that was read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// The settings in effect, defaults included, as YAML; no secrets.
+    pub effective: String,
+    /// The files that the settings were read from, besides the file itself.
+    pub files: Vec<PathBuf>,
+}
+
+/// Remembers which files were asked for.
+struct Recorded<'s> {
+    inner: &'s dyn Surroundings,
+    files: RefCell<Vec<PathBuf>>,
+}
+
+impl Surroundings for Recorded<'_> {
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.files.borrow_mut().push(path.to_owned());
+        self.inner.file(path)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.inner.variable(name)
+    }
+}
+
+/// Reads and checks a file's text. Touches nothing.
+///
+/// # Errors
+/// Every problem, in the order of the file.
+pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<Problem>> {
+    let root = tree::parse(text).map_err(|problem| vec![problem])?;
+    let around = Recorded { inner: surroundings, files: RefCell::default() };
+    let mut notes = Notes::default();
+    let mut root = Section::root(&root, &mut notes);
+    root.reserved(&["cache", "workloads", "dashboards", "injection", "live", "sharing"], &mut notes);
+    let fixed = sections::fixed(&mut root, &mut notes);
+    let tls = sections::tls(&mut root, &around, &mut notes);
+    if tls.is_none() && (fixed.listen.gateway_tls || fixed.listen.https.is_some()) {
+        root.problem(
+            &mut notes,
+            "tls",
+            "is required for listen.https and listen.gateway_tls: name certificate_file and key_file",
+        );
+    }
+    let cluster = sections::cluster(&mut root, &around, &mut notes);
+    let external_url = sections::login(&mut root, &mut notes);
+    let access = sections::access(&mut root, &mut notes);
+    let backends = sections::backends(&mut root, &fixed, &around, &mut notes);
+    let limits = sections::limits(&mut root, &mut notes);
+    let telemetry = sections::telemetry(&mut root, &mut notes);
+    let audit = sections::audit(&mut root, &mut notes);
+    root.finish(&mut notes);
+    match cluster {
+        Some(cluster) if notes.problems.is_empty() => Ok(Loaded {
+            config: Config {
+                fixed,
+                live: Live { tls, cluster, external_url, access, backends, limits, telemetry, audit },
+            },
+            effective: render(&notes.effective),
+            files: around.files.into_inner(),
+        }),
+        _ => {
+            notes.problems.sort_by_key(|problem| (problem.line, problem.column));
+            Err(notes.problems)
+        }
+    }
+}
+
+/// Settings in effect, as YAML that reads back as the same settings.
+fn render(effective: &[(String, String)]) -> String {
+    let mut out = String::new();
+    let mut open: Vec<String> = Vec::new();
+    for (path, value) in effective {
+        let mut parts: Vec<String> = Vec::new();
+        for part in path.split('.') {
+            match part.split_once('[') {
+                None => parts.push(part.to_owned()),
+                Some((name, index)) => {
+                    parts.push(name.to_owned());
+                    parts.push(format!("[{index}"));
+                }
+            }
+        }
+        let shared = open.iter().zip(&parts).take_while(|(a, b)| a == b).count();
+        open.truncate(shared);
+        let last = parts.len() - 1;
+        for (depth, part) in parts.iter().enumerate().skip(shared) {
+            // An element of a list opens with a dash on the line of its first key.
+            if part.starts_with('[') {
+                out.push_str(&"  ".repeat(depth));
+                out.push_str("- ");
+                continue;
+            }
+            let first = depth > 0 && parts[depth - 1].starts_with('[') && out.ends_with("- ");
+            if !first {
+                out.push_str(&"  ".repeat(depth));
+            }
+            out.push_str(part);
+            out.push(':');
+            if depth == last {
+                if !value.is_empty() {
+                    out.push(' ');
+                    out.push_str(value);
+                }
+                out.push('\n');
+            } else {
+                out.push('\n');
+            }
+        }
+        open = parts[..last].to_vec();
+    }
+    out
+}

@@ -1,0 +1,135 @@
+//! YAML becomes a small tree with places. Only the plain part of YAML is read: no anchors, aliases, tags, or second document.
+
+use granit_parser::{Event, Parser, ScalarStyle};
+
+use super::decode::Problem;
+
+/// The largest file.
+const LARGEST: usize = 1 << 20;
+/// How deeply it may nest.
+const DEEPEST: usize = 16;
+
+/// A value and where it stands; line and column count from 1.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Nothing,
+    Word(String),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+}
+
+impl Value {
+    pub(super) const fn words(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Word(_) => "a single value",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a section",
+        }
+    }
+}
+
+pub(super) fn parse(text: &str) -> Result<Node, Problem> {
+    if text.len() > LARGEST {
+        return Err(Problem::new(1, 1, "", format!("the file is larger than {LARGEST} bytes")));
+    }
+    let mut reader = Reader { parser: Parser::new_from_str(text), depth: 0 };
+    let mut root = None;
+    loop {
+        let (event, line, column) = reader.next()?;
+        match event {
+            Event::StreamEnd => break,
+            Event::StreamStart | Event::DocumentEnd => {}
+            Event::DocumentStart(..) if root.is_some() => {
+                return Err(Problem::new(line, column, "", "only one YAML document is read"));
+            }
+            Event::DocumentStart(..) => {}
+            event => root = Some(reader.node(event, line, column)?),
+        }
+    }
+    Ok(root.unwrap_or(Node { line: 1, column: 1, value: Value::Nothing }))
+}
+
+struct Reader<'t> {
+    parser: Parser<'t, granit_parser::StrInput<'t>>,
+    depth: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn next(&mut self) -> Result<(Event<'t>, usize, usize), Problem> {
+        match self.parser.next() {
+            None => Ok((Event::StreamEnd, 1, 1)),
+            Some(Ok((event, span))) => Ok((event, span.start.line(), span.start.col() + 1)),
+            Some(Err(error)) => {
+                let mark = error.marker();
+                Err(Problem::new(mark.line(), mark.col() + 1, "", format!("not YAML: {}", error.kind())))
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, line: usize, column: usize) -> Result<Node, Problem> {
+        let fail = |message: &str| Err(Problem::new(line, column, "", message));
+        if self.depth == DEEPEST {
+            return fail("nested too deeply");
+        }
+        self.depth += 1;
+        let value = match event {
+            Event::Scalar(_, _, anchor, _) | Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _)
+                if anchor != 0 =>
+            {
+                return fail("anchors (&) are not read; write the value out");
+            }
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, _, Some(_))
+            | Event::MappingStart(_, _, Some(_)) => {
+                return fail("tags (!) are not read");
+            }
+            Event::Scalar(text, ScalarStyle::Plain, ..) if matches!(&*text, "" | "~" | "null") => Value::Nothing,
+            Event::Scalar(text, ..) => Value::Word(text.into_owned()),
+            Event::SequenceStart(..) => {
+                let mut list = Vec::new();
+                loop {
+                    let (event, line, column) = self.next()?;
+                    if matches!(event, Event::SequenceEnd) {
+                        break Value::List(list);
+                    }
+                    list.push(self.node(event, line, column)?);
+                }
+            }
+            Event::MappingStart(..) => {
+                let mut map: Vec<(String, Node)> = Vec::new();
+                loop {
+                    let (event, line, column) = self.next()?;
+                    if matches!(event, Event::MappingEnd) {
+                        break Value::Map(map);
+                    }
+                    let Node { value: Value::Word(key), .. } = self.node(event, line, column)? else {
+                        return Err(Problem::new(line, column, "", "a key must be a plain word"));
+                    };
+                    if map.iter().any(|(known, _)| *known == key) {
+                        return Err(Problem::new(line, column, &key, "this key stands twice in its section"));
+                    }
+                    let (event, below, across) = self.next()?;
+                    let mut node = self.node(event, below, across)?;
+                    // Problems with an entry are told where its key stands.
+                    (node.line, node.column) = (line, column);
+                    map.push((key, node));
+                }
+            }
+            Event::Alias(_) | Event::UnresolvedAlias(_) => {
+                return fail("aliases (*) are not read; write the value out");
+            }
+            _ => return fail("not understood"),
+        };
+        self.depth -= 1;
+        Ok(Node { line, column, value })
+    }
+}

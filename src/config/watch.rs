@@ -1,0 +1,84 @@
+//! Notices a changed configuration by its contents: kubelet swaps a link under a mounted ConfigMap, so neither times nor
+//! file-system events can be trusted.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+
+use super::decode::{Loaded, Problem, System, read};
+
+/// What a look at the files found.
+#[derive(Debug)]
+pub enum Reload {
+    /// Another configuration that is good.
+    Good(Box<Loaded>),
+    /// Another one that is not; the last good one stays.
+    Bad(Vec<Problem>),
+}
+
+/// Watches one file and the files that it names.
+pub struct Watcher {
+    path: PathBuf,
+    /// Named by the last good configuration.
+    files: Vec<PathBuf>,
+    seen: Vec<u8>,
+    interval: Duration,
+}
+
+impl Watcher {
+    /// Looks every `interval`, beginning with what is there now.
+    #[must_use]
+    pub fn new(path: &Path, files: Vec<PathBuf>, interval: Duration) -> Self {
+        let mut watcher = Self { path: path.to_owned(), files, seen: Vec::new(), interval };
+        watcher.seen = watcher.digest();
+        watcher
+    }
+
+    /// Waits for the next change.
+    pub async fn next(&mut self) -> Reload {
+        loop {
+            tokio::time::sleep(self.interval).await;
+            let digest = self.digest();
+            if digest == self.seen {
+                continue;
+            }
+            // Each state of the files is told once, good or bad.
+            self.seen = digest;
+            match load(&self.path) {
+                Err(problems) => return Reload::Bad(problems),
+                Ok(loaded) => {
+                    self.files.clone_from(&loaded.files);
+                    self.seen = self.digest();
+                    return Reload::Good(Box::new(loaded));
+                }
+            }
+        }
+    }
+
+    fn digest(&self) -> Vec<u8> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for path in std::iter::once(&self.path).chain(&self.files) {
+            match std::fs::read(path) {
+                Ok(bytes) => {
+                    context.update(&[1]);
+                    context.update(&bytes.len().to_le_bytes());
+                    context.update(&bytes);
+                }
+                Err(_) => context.update(&[0]),
+            }
+        }
+        context.finish().as_ref().to_vec()
+    }
+}
+
+/// Reads a file from the disk.
+///
+/// # Errors
+/// Every problem with it, the disk's included.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    let problem = |message: String| vec![Problem::new(1, 1, "", message)];
+    let bytes = std::fs::read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| problem("is not UTF-8 text".to_owned()))?;
+    read(&text, &System)
+}

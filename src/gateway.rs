@@ -1,0 +1,199 @@
+//! The journey of a request, step by step.
+//!
+//! Each step is a call that returns what the next one takes; any early end is a [`Refusal`], and `answer` alone turns it
+//! into bytes. Whatever happens, one audit record and one set of metrics close the request.
+
+mod answer;
+mod body;
+mod journal;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+
+use crate::access::Access;
+use crate::catalog::{Brought, Catalog};
+use crate::config;
+use crate::identity::Identities;
+use crate::listen::{Handler, Peer};
+use crate::query::Queries;
+use crate::refusal::{Reason, Refusal};
+use crate::reply::Reply;
+use crate::route::{self, Guarded, Route};
+use crate::telemetry::audit::Audit;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Perses;
+pub use body::Outgoing;
+use journal::Journal;
+
+/// Everything that one configuration made. A request takes one of these and never sees another.
+pub struct Live {
+    /// The settings.
+    pub config: Arc<config::Live>,
+    /// Who.
+    pub identities: Arc<Identities>,
+    /// May they.
+    pub access: Arc<Access>,
+    /// The server behind us.
+    pub perses: Arc<Perses>,
+    /// The Perses API.
+    pub catalog: Catalog,
+    /// Questions to metrics backends.
+    pub queries: Queries,
+    /// The audit stream.
+    pub audit: Arc<Audit>,
+}
+
+/// The door: one for all connections.
+#[derive(Clone)]
+pub struct Gateway {
+    live: watch::Receiver<Arc<Live>>,
+    fixed: Arc<config::Fixed>,
+    metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// Serves whatever configuration `live` holds at the time of a request.
+    #[must_use]
+    pub fn new(live: watch::Receiver<Arc<Live>>, fixed: Arc<config::Fixed>, metrics: Arc<Metrics>) -> Self {
+        Self { live, fixed, metrics }
+    }
+}
+
+impl Handler for Gateway {
+    type Body = Outgoing;
+
+    async fn call(&self, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
+        // 1. One snapshot of the configuration for the whole journey.
+        let live = Arc::clone(&self.live.borrow());
+        let (head, body) = request.into_parts();
+        let from = client_address(&head.headers, peer, &self.fixed.listen.trusted_proxies);
+        let mut journal = Journal::begin(Arc::clone(&self.metrics), Arc::clone(&live.audit), head.method.clone(), from);
+        let personal = answer::is_person(&head);
+        let outcome = journey(&live, &self.fixed, &mut journal, &head, body).await;
+        let response = match outcome {
+            Ok(reply) => answer::reply(reply),
+            Err(refusal) => {
+                answer::refusal(&refusal, journal.style(), personal, live.config.external_url.as_deref(), &mut journal)
+            }
+        };
+        answer::finish(response, &head, journal)
+    }
+}
+
+async fn journey(
+    live: &Live,
+    fixed: &config::Fixed,
+    journal: &mut Journal,
+    head: &http::request::Parts,
+    body: Incoming,
+) -> Result<Reply, Refusal> {
+    // 2. What HTTP itself asks of a head; hyper has refused the rest.
+    check_head(head)?;
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    journal.style_of(head.uri.path(), &fixed.api_prefix);
+
+    // 3. Which route? From here on the received path is not used again.
+    let route = route::read(&head.method, target, &fixed.api_prefix)?;
+    journal.route(&route);
+    let accept_encoding = head.headers.get(header::ACCEPT_ENCODING);
+    let guarded = match route {
+        Route::Open(open) => return live.catalog.open(&open, accept_encoding).await,
+        Route::Guarded(guarded) => guarded,
+    };
+
+    // 4. Who is this?
+    let caller = live.identities.establish(&head.headers).await?;
+    journal.caller(&caller);
+
+    // 5. May they?
+    let grant = live.access.admit(&caller, guarded).await?;
+    let writes = head.method != Method::GET && head.method != Method::HEAD;
+
+    // 6. Answer.
+    if let Guarded::Metrics(..) = grant.route() {
+        let form = body::form(head, body, &live.config.limits).await?;
+        return live.queries.answer(&grant, head.uri.query().unwrap_or(""), &form).await;
+    }
+    let body = if grant.route().takes_body() {
+        body::json(head, body, &live.config.limits).await?
+    } else {
+        body::none(&body)?;
+        Bytes::new()
+    };
+    let knows = |url: &str| live.queries.sources().knows(url);
+    let reply = live.catalog.answer(grant, Brought { body, accept_encoding, knows: &knows }).await?;
+    if writes {
+        live.queries.sources().forget();
+    }
+    Ok(reply)
+}
+
+/// What is refused whatever the route: tunnels, and heads that two servers could read differently.
+fn check_head(head: &http::request::Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE) {
+        return Err(Refusal::new(Reason::Upgrade, "protocol upgrades and tunnels are not available"));
+    }
+    let malformed = |message: &'static str| Refusal::new(Reason::MalformedHead, message);
+    // Absolute form is for forward proxies; h2 always has an authority.
+    if head.version < Version::HTTP_2 && (head.uri.scheme().is_some() || head.uri.authority().is_some()) {
+        return Err(malformed("the request target must be an absolute path"));
+    }
+    if head.headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(malformed("more than one Host header"));
+    }
+    if head.headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
+        return Err(malformed("more than one Content-Type header"));
+    }
+    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(malformed("both Transfer-Encoding and Content-Length"));
+    }
+    if head.headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Refusal::new(Reason::MediaType, "a compressed body is not taken here"));
+    }
+    Ok(())
+}
+
+/// The client's address: the peer's, or behind trusted proxies the nearest one that is not one of them.
+fn client_address(headers: &HeaderMap, peer: Peer, trusted: &[config::Cidr]) -> IpAddr {
+    let peer = peer.address.ip().to_canonical();
+    let is_trusted = |address: IpAddr| trusted.iter().any(|block| block.contains(address));
+    if trusted.is_empty() || !is_trusted(peer) {
+        return peer;
+    }
+    let mut nearest = peer;
+    for line in headers.get_all("x-forwarded-for").iter().rev() {
+        for hop in line.to_str().unwrap_or("").rsplit(',') {
+            // Whatever is no address ends the chain: nothing before it can be believed.
+            let Ok(address) = hop.trim().parse::<IpAddr>() else { return nearest };
+            nearest = address.to_canonical();
+            if !is_trusted(nearest) {
+                return nearest;
+            }
+        }
+    }
+    nearest
+}
+
+/// Whether a media type is the wanted one, with no parameter but UTF-8 as its charset.
+fn is_media_type(value: &HeaderValue, wanted: &str) -> bool {
+    let Ok(text) = value.to_str() else { return false };
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let parameters = parameters.trim();
+    essence.trim().eq_ignore_ascii_case(wanted)
+        && (parameters.is_empty()
+            || parameters.eq_ignore_ascii_case("charset=utf-8")
+            || parameters.eq_ignore_ascii_case("charset=\"utf-8\""))
+}
+
+/// The status that tells a client about a body in a media type that is not taken.
+const fn no_body_for(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+#[cfg(test)]
+mod tests;

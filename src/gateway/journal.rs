@@ -1,0 +1,265 @@
+//! What happened to one request. Closed exactly once, also when the client goes away.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderValue, Method, StatusCode};
+
+use crate::dial::DialError;
+use crate::identity::Caller;
+use crate::refusal::{Reason, Refusal};
+use crate::route::{Global, GlobalCall, Guarded, ProjectCall, Route, Scoped, ScopedCall, Source};
+use crate::telemetry::audit::{Audit, Record};
+use crate::telemetry::metrics::Metrics;
+
+/// In whose style an error is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// `{"message": …}`
+    Perses,
+    /// `{"status":"error", …}`
+    Prometheus,
+}
+
+/// The account of one request.
+pub struct Journal {
+    metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
+    began: Instant,
+    id: [u8; 16],
+    method: Method,
+    from: IpAddr,
+    style: Style,
+    word: &'static str,
+    route: Option<Guarded>,
+    caller: Option<Arc<Caller>>,
+    status: StatusCode,
+    reason: Option<Reason>,
+    closed: bool,
+}
+
+impl Journal {
+    pub(super) fn begin(metrics: Arc<Metrics>, audit: Arc<Audit>, method: Method, from: IpAddr) -> Self {
+        Self {
+            metrics,
+            audit,
+            began: Instant::now(),
+            id: new_id(),
+            method,
+            from,
+            style: Style::Perses,
+            word: "unknown",
+            route: None,
+            caller: None,
+            // What stands if nobody comes to an answer: the client closed the request (nginx' 499).
+            status: StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
+            reason: None,
+            closed: false,
+        }
+    }
+
+    /// An error about a path below `/proxy/` is read by a Prometheus client.
+    pub(super) fn style_of(&mut self, path: &str, prefix: &str) {
+        if path.strip_prefix(prefix).unwrap_or(path).starts_with("/proxy/") {
+            self.style = Style::Prometheus;
+        }
+    }
+
+    pub(super) fn style(&self) -> Style {
+        self.style
+    }
+
+    pub(super) fn route(&mut self, route: &Route) {
+        self.word = route.word();
+        if let Route::Guarded(guarded) = route {
+            self.route = Some(guarded.clone());
+        }
+    }
+
+    pub(super) fn caller(&mut self, caller: &Arc<Caller>) {
+        self.caller = Some(Arc::clone(caller));
+    }
+
+    pub(super) fn refused(&mut self, refusal: &Refusal) {
+        self.reason = Some(refusal.reason());
+        self.metrics.refusal(refusal.reason());
+        let id = self.id();
+        let (reason, status) = (refusal.reason().word(), refusal.status().as_u16());
+        let cause = refusal.cause().unwrap_or("");
+        if refusal.status().is_server_error() {
+            tracing::warn!(request_id = id, route = self.word, reason, status, cause, "A request could not be served");
+        } else {
+            tracing::debug!(request_id = id, route = self.word, reason, status, cause, "A request was refused");
+        }
+    }
+
+    pub(super) fn status(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    pub(super) fn broken(&mut self, error: &DialError) {
+        tracing::warn!(request_id = self.id(), route = self.word, cause = %error, "An answer broke off");
+    }
+
+    pub(super) fn complete(&mut self) {
+        self.close();
+    }
+
+    /// The value of `X-Request-Id`.
+    pub(super) fn header(&self) -> HeaderValue {
+        let hex = self.id_bytes();
+        HeaderValue::from_bytes(&hex).unwrap_or(HeaderValue::from_static("none"))
+    }
+
+    pub(super) fn id(&self) -> String {
+        self.id_bytes().iter().map(|b| char::from(*b)).collect()
+    }
+
+    fn id_bytes(&self) -> [u8; 32] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut out = [b'0'; 32];
+        for (pair, byte) in out.chunks_exact_mut(2).zip(self.id) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        out
+    }
+
+    fn close(&mut self) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let took = self.began.elapsed();
+        self.metrics.request(self.word, &self.method, self.status.as_u16(), took.as_secs_f64());
+        if !self.is_audited() {
+            return;
+        }
+        let id = self.id();
+        let facts = self.route.as_ref().map(facts).unwrap_or_default();
+        let identity = self.caller.as_ref().map(|caller| caller.identity());
+        self.audit.write(&Record {
+            time: SystemTime::now(),
+            request_id: &id,
+            user: identity.map(|identity| identity.username.as_str()),
+            groups: identity.map(|identity| identity.groups.as_slice()),
+            authenticated_by: self.caller.as_ref().map(|caller| caller.how().word()),
+            from: self.from,
+            verb: facts.verb.unwrap_or(verb_of(&self.method)),
+            resource: facts.resource.unwrap_or(self.word),
+            namespace: facts.namespace.as_deref(),
+            name: facts.name.as_deref(),
+            allowed: self.reason.is_none(),
+            reason: self.reason.map(Reason::word),
+            code: self.status.as_u16(),
+            duration: took,
+        });
+    }
+
+    /// Reads of dashboards, every change, every refusal.
+    fn is_audited(&self) -> bool {
+        if self.reason.is_some() {
+            return true;
+        }
+        match &self.route {
+            None => false,
+            Some(Guarded::Scoped(Scoped::Dashboards | Scoped::EphemeralDashboards, _)) => true,
+            Some(Guarded::Scoped(..) | Guarded::Global(..) | Guarded::Project(_)) => {
+                self.method != Method::GET && self.method != Method::HEAD
+            }
+            Some(Guarded::Migrate | Guarded::Validate(_)) => false,
+            Some(_) => false,
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[derive(Default)]
+struct Facts {
+    verb: Option<&'static str>,
+    resource: Option<&'static str>,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+fn verb_of(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::PUT => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
+    }
+}
+
+/// What a record says about a route: names from the parsed route, never what a client sent.
+fn facts(route: &Guarded) -> Facts {
+    let mut facts = Facts::default();
+    match route {
+        Guarded::Project(call) => match call {
+            ProjectCall::List(_) => facts.verb = Some("list"),
+            ProjectCall::Create => {}
+            ProjectCall::Read(project) | ProjectCall::Update(project) | ProjectCall::Delete(project) => {
+                facts.namespace = Some(project.as_str().to_owned());
+                facts.name = Some(project.as_str().to_owned());
+            }
+        },
+        Guarded::Scoped(_, call) => match call {
+            ScopedCall::ListAll(_) => facts.verb = Some("list"),
+            ScopedCall::CreateAnywhere => {}
+            ScopedCall::List(project, _) => {
+                facts.verb = Some("list");
+                facts.namespace = Some(project.as_str().to_owned());
+            }
+            ScopedCall::Create(project) => facts.namespace = Some(project.as_str().to_owned()),
+            ScopedCall::Read(project, name) | ScopedCall::Update(project, name) | ScopedCall::Delete(project, name) => {
+                facts.namespace = Some(project.as_str().to_owned());
+                facts.name = Some(name.as_str().to_owned());
+            }
+        },
+        Guarded::Global(Global::Datasources | Global::Secrets | Global::Variables, call) => match call {
+            GlobalCall::List(_) => facts.verb = Some("list"),
+            GlobalCall::Create => {}
+            GlobalCall::Read(name) | GlobalCall::Update(name) | GlobalCall::Delete(name) => {
+                facts.name = Some(name.as_str().to_owned());
+            }
+        },
+        Guarded::Metrics(source, _) => {
+            facts.verb = Some("get");
+            match source {
+                Source::Global(name) => facts.name = Some(name.as_str().to_owned()),
+                Source::Project(project, name) => {
+                    facts.namespace = Some(project.as_str().to_owned());
+                    facts.name = Some(name.as_str().to_owned());
+                }
+                Source::Dashboard(project, _, name) => {
+                    facts.namespace = Some(project.as_str().to_owned());
+                    facts.name = Some(name.clone());
+                }
+            }
+        }
+        Guarded::Whoami
+        | Guarded::UserWhoami
+        | Guarded::Permissions(_)
+        | Guarded::View
+        | Guarded::Migrate
+        | Guarded::Validate(_)
+        | Guarded::Plugins
+        | Guarded::PluginFile(_)
+        | Guarded::OwnMetrics
+        | Guarded::Never(_) => {}
+    }
+    facts
+}
+
+/// Random, so that ids of several replicas do not collide; zeros when the system has no randomness to give.
+fn new_id() -> [u8; 16] {
+    let mut id = [0; 16];
+    if aws_lc_rs::rand::fill(&mut id).is_err() {
+        id = [0; 16];
+    }
+    id
+}

@@ -1,0 +1,255 @@
+//! Who is this? A request head becomes a [`Caller`], or a refusal. There is no third thing: nobody is never a caller.
+//!
+//! Today a caller comes from a bearer token; a session will be a second way to the same type.
+
+mod bearer;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::{digest, hmac, rand};
+use http::HeaderMap;
+use moka::future::Cache;
+
+use crate::cluster::{Cluster, ClusterError, Identity};
+use crate::config;
+use crate::names::Secret;
+use crate::refusal::{Reason, Refusal};
+use crate::telemetry::metrics::{Metrics, ReviewKind};
+
+/// Extras that change with every token and decide nothing: sent to reviews, left out of keys.
+const NOT_IN_KEYS: [&str; 5] = [
+    "authentication.kubernetes.io/credential-id",
+    "authentication.kubernetes.io/node-name",
+    "authentication.kubernetes.io/node-uid",
+    "authentication.kubernetes.io/pod-name",
+    "authentication.kubernetes.io/pod-uid",
+];
+
+/// How somebody proved who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A bearer token.
+    Bearer,
+}
+
+impl How {
+    /// The word for audit records.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bearer => "bearer",
+        }
+    }
+}
+
+/// A digest that is equal for people whom every review must treat alike.
+pub type Digest = [u8; 32];
+
+/// Somebody whom the cluster knows. Only [`Identities`] makes one.
+pub struct Caller {
+    identity: Identity,
+    digest: Digest,
+    how: How,
+    token: Secret,
+    until: Option<SystemTime>,
+}
+
+impl Caller {
+    /// Who, in the API server's words.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Key of this person's rights in our caches.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// How they proved it.
+    #[must_use]
+    pub fn how(&self) -> How {
+        self.how
+    }
+
+    /// Their token, for the one question that must be asked as them.
+    #[must_use]
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// When the token says that it ends.
+    #[must_use]
+    pub fn until(&self) -> Option<SystemTime> {
+        self.until
+    }
+}
+
+#[derive(Clone)]
+enum Verdict {
+    Known(Arc<Caller>),
+    Nobody,
+}
+
+/// Remembers verdicts about credentials, for a while.
+pub struct Identities {
+    cluster: Arc<Cluster>,
+    audiences: Vec<String>,
+    /// Keyed by a digest under a key of this process: a dump of memory keys reveals no token.
+    verdicts: Cache<Digest, Verdict>,
+    key: hmac::Key,
+    metrics: Arc<Metrics>,
+}
+
+struct Lifetimes {
+    known: Duration,
+    nobody: Duration,
+}
+
+impl moka::Expiry<Digest, Verdict> for Lifetimes {
+    fn expire_after_create(&self, _: &Digest, verdict: &Verdict, _: Instant) -> Option<Duration> {
+        Some(match verdict {
+            Verdict::Known(caller) => match caller.until {
+                None => self.known,
+                Some(until) => until.duration_since(SystemTime::now()).unwrap_or_default().min(self.known),
+            },
+            Verdict::Nobody => self.nobody,
+        })
+    }
+}
+
+impl Identities {
+    /// Begins with an empty memory.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn new(
+        cluster: Arc<Cluster>,
+        settings: &config::Access,
+        entries: u64,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
+        let mut key = [0; 32];
+        rand::fill(&mut key).map_err(|_| "no randomness".to_owned())?;
+        Ok(Self {
+            cluster,
+            audiences: settings.audiences.clone(),
+            verdicts: Cache::builder()
+                .max_capacity(entries)
+                .expire_after(Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl })
+                .build(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            metrics,
+        })
+    }
+
+    /// Reads the credential of a request and has it reviewed.
+    ///
+    /// # Errors
+    /// 401 without a good credential, 400 for one that is none, 503 when the cluster gives no verdict.
+    pub async fn establish(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
+        let Some(token) = bearer::read(headers)? else {
+            return Err(Refusal::new(
+                Reason::NoCredential,
+                "authentication is required: send an OpenShift token as \"Authorization: Bearer …\" (\"oc whoami --show-token\" prints yours)",
+            ));
+        };
+        match self.verdict(token).await {
+            Ok(Verdict::Known(caller)) => Ok(caller),
+            Ok(Verdict::Nobody) => Err(Refusal::new(
+                Reason::InvalidCredential,
+                "the token is not valid: it may have expired or been revoked; log in again",
+            )),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    async fn verdict(&self, token: &str) -> Result<Verdict, Arc<ClusterError>> {
+        let key = self.key_of(token);
+        if let Some(verdict) = self.verdicts.get(&key).await {
+            // The token's own end is looked at on every use, whatever the memory's clock says.
+            let ended = matches!(&verdict, Verdict::Known(caller) if caller.until.is_some_and(|until| until <= SystemTime::now()));
+            if !ended {
+                self.metrics.review_cached(ReviewKind::Token);
+                return Ok(verdict);
+            }
+            self.verdicts.invalidate(&key).await;
+        }
+        let (cluster, audiences, token) = (Arc::clone(&self.cluster), self.audiences.clone(), Secret::new(token));
+        let verdicts = self.verdicts.clone();
+        // In a task of its own: whoever asked first may go away without taking the answer from the others.
+        let lookup = tokio::spawn(async move {
+            verdicts.try_get_with(key, async move { review(&cluster, &token, &audiences).await }).await
+        });
+        lookup.await.unwrap_or_else(|error| Err(Arc::new(ClusterError::Failed(error.to_string()))))
+    }
+
+    fn key_of(&self, token: &str) -> Digest {
+        let tag = hmac::sign(&self.key, token.as_bytes());
+        let mut key = [0; 32];
+        key.copy_from_slice(tag.as_ref());
+        key
+    }
+}
+
+/// OAuth tokens of OpenShift have no audience, and others may be meant for the API server itself: the API server's own
+/// audience is asked first, then the configured ones.
+async fn review(cluster: &Cluster, token: &Secret, audiences: &[String]) -> Result<Verdict, ClusterError> {
+    let mut identity = cluster.review_token(token, &[]).await?;
+    if identity.is_none() && !audiences.is_empty() && !token.expose().starts_with("sha256~") {
+        identity = cluster.review_token(token, audiences).await?;
+    }
+    Ok(identity.map_or(Verdict::Nobody, |identity| {
+        Verdict::Known(Arc::new(Caller {
+            digest: digest_of(&identity),
+            identity,
+            how: How::Bearer,
+            until: bearer::expiry(token.expose()),
+            token: token.clone(),
+        }))
+    }))
+}
+
+/// Length-prefixed, sorted, and without what changes with every token.
+fn digest_of(identity: &Identity) -> Digest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut add = |text: &str| {
+        context.update(&text.len().to_le_bytes());
+        context.update(text.as_bytes());
+    };
+    add(&identity.username);
+    add(&identity.uid);
+    let mut groups: Vec<&str> = identity.groups.iter().map(String::as_str).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    add(&groups.len().to_string());
+    groups.into_iter().for_each(&mut add);
+    for (key, values) in identity.extra.iter().filter(|(key, _)| !NOT_IN_KEYS.contains(&key.as_str())) {
+        add(key);
+        add(&values.len().to_string());
+        values.iter().for_each(|value| add(value));
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+/// The answer when the cluster gives no verdict: never "allowed", never "denied".
+#[must_use]
+pub fn unavailable(error: &ClusterError) -> Refusal {
+    let wait = match error {
+        ClusterError::Busy(wait) => *wait,
+        ClusterError::Slow | ClusterError::Failed(_) => Duration::from_secs(5),
+    };
+    Refusal::new(
+        Reason::ReviewUnavailable,
+        "the cluster cannot be asked about your rights at the moment; try again soon",
+    )
+    .because(error)
+    .retry_after(wait)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! An authenticating, namespace-confining reverse proxy beside an unmodified Perses. This page is its architecture.
+//!
+//! The modules stand in floors. **One rule: a module may use any module above it in this list, none below it**; a test
+//! (`tests/it/floors.rs`) holds them to it.
+//!
+//! | floor | modules | what they answer |
+//! | --- | --- | --- |
+//! | words | [`names`], [`refusal`] | which strings are names; in how many ways a request can end early |
+//! | rules, pure | [`promql`], [`route`], [`document`] | which series a query may touch; what is asked; which JSON may pass |
+//! | setting | [`config`], [`telemetry`] | what was configured; what happened |
+//! | hands | [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
+//! | guards | [`identity`], [`access`] | who is this; may they |
+//! | behind the guards | [`upstream`], [`query`], [`catalog`] | the servers behind us, and answers made of theirs |
+//! | doors | [`gateway`], [`admin`] | the journey of a request; probes and metrics |
+//! | roof | [`app`] | build, run, reload, stop |
+//!
+//! # The journey of one request
+//!
+//! 1. [`listen`] accepts, shakes hands, bounds time and connections.
+//! 2. [`gateway`] takes one snapshot of the configuration; this request never sees another.
+//! 3. [`route::read`] turns the head into a [`route::Route`], or refuses. The received path is not used again.
+//! 4. [`identity`] turns the credential into a [`identity::Caller`]; there is no anonymous one.
+//! 5. [`access`] turns caller and route into a [`access::Grant`]. The requirement of each route stands in one `match`.
+//! 6. [`query`] or [`catalog`] answer. Whatever goes to a server behind us is a [`access::Granted`] thing, which only a
+//!    grant makes: a query is confined on the way, a request is written from the parsed route, a body is written anew.
+//! 7. Any early end is a [`refusal::Refusal`]; [`gateway`] alone turns it into bytes.
+//! 8. One audit record and one set of metrics close the request, also when the client goes away.
+
+pub mod names;
+pub mod refusal;
+
+pub mod document;
+pub mod promql;
+pub mod route;
+
+pub mod config;
+pub mod telemetry;
+
+pub mod cluster;
+pub mod dial;
+pub mod listen;
+pub mod reply;
+
+pub mod access;
+pub mod identity;
+
+pub mod catalog;
+pub mod query;
+pub mod upstream;
+
+pub mod admin;
+pub mod gateway;
+
+pub mod app;
+pub mod command;
+
+/// The commit that was built, if the builder said so.
+pub const COMMIT: &str = match option_env!("PERSES_SIDECAR_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};

@@ -1,0 +1,374 @@
+//! Which series may this query touch? Text and a [`Reach`] become [`Confined`] text, or an error with its place.
+//!
+//! The text is parsed, every selector gets our matchers in front of its own, and the tree is printed anew in a subset that
+//! leaves nothing to interpret. What was printed is read back and compared before anybody may use it. Nothing here looks at
+//! regular expressions of a user beyond two harmless questions, and nothing here asks anybody anything.
+
+mod cost;
+mod functions;
+mod guard;
+mod lex;
+mod parse;
+mod print;
+mod regex;
+mod tree;
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Bounds on a query, before and after confinement, and on what it makes a backend do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the text.
+    pub text: usize,
+    /// How deeply expressions may nest.
+    pub depth: usize,
+    /// Binary operators.
+    pub binary_operators: usize,
+    /// Selectors.
+    pub selectors: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Bytes of the confined text.
+    pub confined: usize,
+    /// Steps of a subquery; those of nested ones multiply.
+    pub subquery_steps: u64,
+    /// The step of a subquery that names none.
+    pub subquery_default_step_ms: u64,
+    /// The longest range and offset.
+    pub lookback_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            text: 64 << 10,
+            depth: 100,
+            binary_operators: 500,
+            selectors: 200,
+            tokens: 10_000,
+            confined: 1 << 20,
+            subquery_steps: 11_000,
+            subquery_default_step_ms: 60_000,
+            lookback_ms: 366 * 24 * 3600 * 1000,
+        }
+    }
+}
+
+/// What a backend knows beyond the default language.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Experimental functions, duration expressions, `anchored`, `smoothed`, `fill`.
+    pub experimental: bool,
+}
+
+/// Which series somebody may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All of them; no matcher.
+    Everything,
+    /// Those of any namespace; `namespace!=""`.
+    AnyNamespace,
+    /// Those of these namespaces, sorted; of none, if there are none.
+    Namespaces(Arc<[Arc<str>]>),
+}
+
+/// Metrics by their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricPattern {
+    /// This one.
+    Exact(String),
+    /// All that begin so.
+    Prefix(String),
+}
+
+impl MetricPattern {
+    /// Reads `name` or `beginning*`.
+    ///
+    /// # Errors
+    /// For anything but a legacy metric name with at most one `*`, at its end.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, prefix) = text.strip_suffix('*').map_or((text, false), |name| (name, true));
+        let legacy = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b':';
+        if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(legacy) {
+            return Err(format!("{text:?} is no metric name, nor the beginning of one followed by \"*\""));
+        }
+        Ok(if prefix { Self::Prefix(name.to_owned()) } else { Self::Exact(name.to_owned()) })
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == name,
+            Self::Prefix(prefix) => name.starts_with(prefix),
+        }
+    }
+}
+
+/// Metrics whose owner stands in another label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelRule {
+    /// Which metrics.
+    pub metrics: Vec<MetricPattern>,
+    /// The label that names the owner.
+    pub label: String,
+    /// Further labels that such series have.
+    pub matchers: Vec<(String, String)>,
+}
+
+/// The labels that name the owner of a series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    default: String,
+    rules: Vec<LabelRule>,
+}
+
+impl Labels {
+    /// A default, and rules of which the first that covers a name counts.
+    ///
+    /// # Errors
+    /// For a label that is no legacy label name, or that is the metric's name.
+    pub fn new(default: &str, rules: Vec<LabelRule>) -> Result<Self, String> {
+        let names = rules.iter().flat_map(|rule| {
+            std::iter::once(rule.label.as_str()).chain(rule.matchers.iter().map(|(label, _)| label.as_str()))
+        });
+        for name in names.chain([default]) {
+            if !functions::is_plain_label(name) || name == "__name__" {
+                return Err(format!("{name:?} is no label name"));
+            }
+        }
+        if rules.iter().flat_map(|rule| &rule.matchers).any(|(_, value)| value.is_empty()) {
+            return Err("a value under where must not be empty".to_owned());
+        }
+        Ok(Self { default: default.to_owned(), rules })
+    }
+
+    /// The default label.
+    #[must_use]
+    pub fn default_label(&self) -> &str {
+        &self.default
+    }
+
+    /// The rules, in their order.
+    #[must_use]
+    pub fn rules(&self) -> &[LabelRule] {
+        &self.rules
+    }
+
+    fn rule_of(&self, name: &str) -> Option<&LabelRule> {
+        self.rules.iter().find(|rule| rule.metrics.iter().any(|pattern| pattern.covers(name)))
+    }
+}
+
+/// A query that reads nothing beyond a reach. Only this module makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confined {
+    text: String,
+    selectors: usize,
+}
+
+impl Confined {
+    /// The text to send.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text to send.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
+    /// How many selectors it has.
+    #[must_use]
+    pub fn selectors(&self) -> usize {
+        self.selectors
+    }
+}
+
+/// What kind of error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The text is no PromQL.
+    Syntax,
+    /// Its parts do not fit together.
+    Type,
+    /// It is beyond a limit.
+    Limit,
+    /// It may not be asked.
+    Forbidden,
+    /// What we printed does not read back as what we meant. A fault of ours.
+    ReadBack,
+}
+
+/// Why a query was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    position: usize,
+    character: usize,
+    message: String,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, text: &str, position: usize, message: impl Into<String>) -> Self {
+        let position = position.min(text.len());
+        let character = text.as_bytes()[..position].iter().filter(|byte| (**byte & 0xc0) != 0x80).count() + 1;
+        Self { kind, position, character, message: message.into() }
+    }
+
+    pub(crate) fn limit(name: &str, value: u64, text: &str, position: usize) -> Self {
+        Self::new(ErrorKind::Limit, text, position, format!("the query goes beyond {name}, which is {value}"))
+    }
+
+    /// What kind.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The byte where it is, from 0.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The kind in a word of a closed set.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::Syntax => "syntax",
+            ErrorKind::Type => "type",
+            ErrorKind::Limit => "limit",
+            ErrorKind::Forbidden => "forbidden",
+            ErrorKind::ReadBack => "read_back",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            ErrorKind::Syntax | ErrorKind::Type => "invalid PromQL",
+            ErrorKind::Limit | ErrorKind::Forbidden | ErrorKind::ReadBack => "PromQL refused",
+        };
+        write!(f, "{what} at character {}: {}", self.character, self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Parses only; gives the number of selectors.
+///
+/// # Errors
+/// See [`Error`].
+pub fn check(text: &str, limits: &Limits, features: Features) -> Result<usize, Error> {
+    parse::parse(text, limits, features).map(|(tree, _)| tree.selectors)
+}
+
+/// Confines a query.
+///
+/// # Errors
+/// See [`Error`].
+pub fn confine(
+    text: &str,
+    reach: &Reach,
+    labels: &Labels,
+    limits: &Limits,
+    features: Features,
+) -> Result<Confined, Error> {
+    let (mut tree, root) = parse::parse(text, limits, features)?;
+    check_names(reach, text)?;
+    guard::apply(&mut tree, reach, labels);
+    write(&tree, root, text, reach, labels, limits, features)
+}
+
+/// Confines one `match[]`, which must be a selector and nothing else.
+///
+/// # Errors
+/// See [`Error`].
+pub fn confine_selector(
+    text: &str,
+    reach: &Reach,
+    labels: &Labels,
+    limits: &Limits,
+    features: Features,
+) -> Result<Confined, Error> {
+    let (mut tree, root) = parse::parse(text, limits, features)?;
+    match &tree.nodes[root] {
+        tree::Node::Selector(selector) if selector.modifiers.same(&tree::Modifiers::default()) => {}
+        _ => {
+            let message = "match[] must be a series selector and nothing else";
+            return Err(Error::new(ErrorKind::Syntax, text, 0, message));
+        }
+    }
+    check_names(reach, text)?;
+    guard::apply(&mut tree, reach, labels);
+    write(&tree, root, text, reach, labels, limits, features)
+}
+
+/// The selector of everything within a reach; `None` when that is everything there is.
+#[must_use]
+pub fn confined_selector_for(reach: &Reach, labels: &Labels) -> Option<Confined> {
+    if *reach == Reach::Everything {
+        return None;
+    }
+    let selector = tree::Selector::default();
+    let mut tree = tree::Tree { nodes: vec![tree::Node::Selector(selector)], selectors: 1 };
+    guard::apply(&mut tree, reach, labels);
+    Some(Confined { text: print::print(&tree, 0, 256), selectors: 1 })
+}
+
+/// Several names become a plain alternation, which only Kubernetes names can be.
+fn check_names(reach: &Reach, text: &str) -> Result<(), Error> {
+    let Reach::Namespaces(names) = reach else { return Ok(()) };
+    let good = match names.as_ref() {
+        [one] => !one.is_empty(),
+        several => several.iter().all(|name| regex::plain_list(name.as_bytes()).is_some_and(|list| list.len() == 1)),
+    };
+    if good {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Forbidden,
+        text,
+        0,
+        "several namespaces must all be Kubernetes names, and one must not be empty",
+    ))
+}
+
+/// Prints, reads back, compares.
+fn write(
+    tree: &tree::Tree<'_>,
+    root: tree::Id,
+    text: &str,
+    reach: &Reach,
+    labels: &Labels,
+    limits: &Limits,
+    features: Features,
+) -> Result<Confined, Error> {
+    let printed = print::print(tree, root, text.len() + 48 * (tree.selectors + 1));
+    if printed.len() > limits.confined {
+        return Err(Error::limit("limits.confined_query", limits.confined as u64, text, 0));
+    }
+    let own = Limits {
+        text: limits.confined,
+        depth: limits.depth,
+        tokens: limits.tokens.saturating_add(tree.selectors.saturating_mul(8 + labels.rules.len() * 4)),
+        ..*limits
+    };
+    let failed = |message: &str| Error::new(ErrorKind::ReadBack, text, 0, message);
+    let (again, again_root) =
+        parse::parse(&printed, &own, features).map_err(|error| failed(&format!("the confined text: {error}")))?;
+    if again.selectors != tree.selectors || !guard::same(tree, root, &again, again_root) {
+        return Err(failed("the confined text does not read back as it was meant"));
+    }
+    if !guard::holds(&again, reach, labels) {
+        return Err(failed("the confined text has a selector without its matcher"));
+    }
+    let selectors = tree.selectors;
+    Ok(Confined { text: printed, selectors })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! Bytes become tokens. PromQL's lexer is modal: inside braces and brackets other rules hold, so those two read their own
+//! bytes through [`Lexer`]'s small steps and come back.
+
+use super::tree::{MatchOp, Op};
+use super::{Error, ErrorKind};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    End,
+    LeftParen,
+    RightParen,
+    LeftBrace,
+    LeftBracket,
+    Comma,
+    At,
+    Assign,
+    Op(Op),
+    /// A quoted string, quotes included.
+    Text,
+    Number,
+    Duration,
+    /// A word without a colon, keywords too.
+    Word,
+    /// A word with a colon.
+    MetricWord,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lexeme {
+    pub(super) token: Token,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+pub(super) struct Lexer<'a> {
+    pub(super) text: &'a str,
+    pub(super) at: usize,
+    pub(super) tokens: usize,
+    pub(super) most_tokens: usize,
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn peek_byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn byte_at(&self, ahead: usize) -> Option<u8> {
+        self.text.as_bytes().get(self.at + ahead).copied()
+    }
+
+    pub(super) fn slice(&self, lexeme: Lexeme) -> &'a str {
+        &self.text[lexeme.start..lexeme.end]
+    }
+
+    pub(super) fn error(&self, position: usize, message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Syntax, self.text, position, message)
+    }
+
+    fn count(&mut self) -> Result<(), Error> {
+        self.tokens += 1;
+        if self.tokens > self.most_tokens {
+            return Err(Error::limit("limits.query_tokens", self.most_tokens as u64, self.text, self.at));
+        }
+        Ok(())
+    }
+
+    /// Skips white space and comments.
+    pub(super) fn skip_space(&mut self) {
+        while let Some(byte) = self.peek_byte() {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
+                b'#' => {
+                    let rest = &self.text.as_bytes()[self.at..];
+                    let end = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
+                    self.at = end.map_or(self.text.len(), |end| self.at + end);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The next token outside braces and brackets.
+    pub(super) fn next(&mut self) -> Result<Lexeme, Error> {
+        self.skip_space();
+        self.count()?;
+        let start = self.at;
+        let Some(byte) = self.peek_byte() else { return Ok(Lexeme { token: Token::End, start, end: start }) };
+        let one = |lexer: &mut Self, token| {
+            lexer.at += 1;
+            token
+        };
+        let two = |lexer: &mut Self, token| {
+            lexer.at += 2;
+            token
+        };
+        let next = self.byte_at(1);
+        let token = match byte {
+            b'(' => one(self, Token::LeftParen),
+            b')' => one(self, Token::RightParen),
+            b'{' => one(self, Token::LeftBrace),
+            b'[' => one(self, Token::LeftBracket),
+            b',' => one(self, Token::Comma),
+            b'@' => one(self, Token::At),
+            b'+' => one(self, Token::Op(Op::Add)),
+            b'-' => one(self, Token::Op(Op::Sub)),
+            b'*' => one(self, Token::Op(Op::Mul)),
+            b'/' => one(self, Token::Op(Op::Div)),
+            b'%' => one(self, Token::Op(Op::Mod)),
+            b'^' => one(self, Token::Op(Op::Pow)),
+            b'=' if next == Some(b'=') => two(self, Token::Op(Op::Eq)),
+            b'=' if next == Some(b'~') => return Err(self.error(start + 1, "unexpected character after \"=\": '~'")),
+            b'=' => one(self, Token::Assign),
+            b'!' if next == Some(b'=') => two(self, Token::Op(Op::Ne)),
+            b'!' => return Err(self.error(start, "unexpected character after \"!\"")),
+            b'<' if next == Some(b'=') => two(self, Token::Op(Op::Le)),
+            b'<' if next == Some(b'/') => two(self, Token::Op(Op::TrimUpper)),
+            b'<' => one(self, Token::Op(Op::Lt)),
+            b'>' if next == Some(b'=') => two(self, Token::Op(Op::Ge)),
+            b'>' if next == Some(b'/') => two(self, Token::Op(Op::TrimLower)),
+            b'>' => one(self, Token::Op(Op::Gt)),
+            b'"' | b'\'' | b'`' => {
+                self.string()?;
+                Token::Text
+            }
+            b'0'..=b'9' => self.number()?,
+            b'.' if next.is_some_and(|b| b.is_ascii_digit()) => self.number()?,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | b':' => self.word(),
+            _ => return Err(self.unexpected(start, "")),
+        };
+        Ok(Lexeme { token, start, end: self.at })
+    }
+
+    pub(super) fn unexpected(&self, at: usize, place: &str) -> Error {
+        match self.text[at..].chars().next() {
+            None => self.error(at, format!("unexpected end of input{place}")),
+            Some(character) => self.error(at, format!("unexpected character{place}: {character:?}")),
+        }
+    }
+
+    fn word(&mut self) -> Token {
+        let rest = &self.text.as_bytes()[self.at..];
+        let end = rest.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b':')));
+        let word = &rest[..end.unwrap_or(rest.len())];
+        self.at += word.len();
+        if word.contains(&b':') { Token::MetricWord } else { Token::Word }
+    }
+
+    /// A word inside braces or brackets: no colon belongs to it.
+    pub(super) fn narrow_word(&mut self) -> Option<&'a str> {
+        let rest = &self.text[self.at..];
+        let first = rest.bytes().next()?;
+        if !(first.is_ascii_alphabetic() || first == b'_') {
+            return None;
+        }
+        let end = rest.bytes().position(|b| !(b.is_ascii_alphanumeric() || b == b'_')).unwrap_or(rest.len());
+        self.at += end;
+        Some(&rest[..end])
+    }
+
+    /// A number or a duration; the cursor stands on its first byte.
+    pub(super) fn number(&mut self) -> Result<Token, Error> {
+        self.count()?;
+        let start = self.at;
+        let rest = &self.text.as_bytes()[start..];
+        let mut end =
+            rest.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'))).unwrap_or(rest.len());
+        // A sign belongs to the number only behind a decimal exponent.
+        let hexadecimal = rest.len() > 1 && rest[0] == b'0' && matches!(rest[1], b'x' | b'X');
+        if !hexadecimal
+            && end > 1
+            && matches!(rest[end - 1], b'e' | b'E')
+            && rest[..end - 1].iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_'))
+            && matches!(rest.get(end), Some(b'+' | b'-'))
+        {
+            end += 1;
+            end += rest[end..]
+                .iter()
+                .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_')))
+                .unwrap_or(rest.len() - end);
+        }
+        let word = &self.text[start..start + end];
+        self.at = start + end;
+        if number_value(word).is_some() {
+            return Ok(Token::Number);
+        }
+        if duration_seconds(word).is_some() {
+            return Ok(Token::Duration);
+        }
+        Err(self.error(start, format!("bad number or duration syntax: {:?}", short(word))))
+    }
+
+    /// A quoted string; the cursor stands on its quote and ends behind the closing one.
+    pub(super) fn string(&mut self) -> Result<(), Error> {
+        let start = self.at;
+        let bytes = self.text.as_bytes();
+        let quote = bytes[start];
+        let mut at = start + 1;
+        loop {
+            match bytes.get(at) {
+                None => {
+                    return Err(self.error(
+                        start,
+                        if quote == b'`' { "unterminated raw string" } else { "unterminated quoted string" },
+                    ));
+                }
+                Some(b'\n') if quote != b'`' => return Err(self.error(start, "unterminated quoted string")),
+                Some(b'\\') if quote != b'`' => at += 2,
+                Some(byte) if *byte == quote => break,
+                Some(_) => at += 1,
+            }
+        }
+        // An escape may have jumped over the end, or into a character.
+        if at >= bytes.len() || !self.text.is_char_boundary(at + 1) {
+            return Err(self.error(start, "escape sequence not terminated"));
+        }
+        self.at = at + 1;
+        Ok(())
+    }
+
+    /// The operator between a label and its value.
+    pub(super) fn match_op(&mut self) -> Option<MatchOp> {
+        let (op, length) = match (self.peek_byte(), self.byte_at(1)) {
+            (Some(b'='), Some(b'~')) => (MatchOp::Regex, 2),
+            (Some(b'='), _) => (MatchOp::Equal, 1),
+            (Some(b'!'), Some(b'=')) => (MatchOp::NotEqual, 2),
+            (Some(b'!'), Some(b'~')) => (MatchOp::NotRegex, 2),
+            _ => return None,
+        };
+        self.at += length;
+        Some(op)
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+/// The bytes that a quoted string stands for. `lexeme` has its quotes.
+pub(super) fn unquote(lexeme: &str) -> Result<Vec<u8>, String> {
+    let quote = lexeme.as_bytes()[0];
+    let inner = &lexeme[1..lexeme.len() - 1];
+    if quote == b'`' {
+        return Ok(inner.as_bytes().to_vec());
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = &rest[at + 1..];
+        let code = rest.as_bytes().first().copied().ok_or("escape sequence not terminated")?;
+        let mut length = 1;
+        match code {
+            b'a' => out.push(7),
+            b'b' => out.push(8),
+            b'f' => out.push(12),
+            b'n' => out.push(b'\n'),
+            b'r' => out.push(b'\r'),
+            b't' => out.push(b'\t'),
+            b'v' => out.push(11),
+            b'\\' => out.push(b'\\'),
+            byte if byte == quote => out.push(quote),
+            b'x' | b'u' | b'U' => {
+                let digits = match code {
+                    b'x' => 2,
+                    b'u' => 4,
+                    _ => 8,
+                };
+                let text = rest.get(1..=digits).filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+                let value = text
+                    .and_then(|text| u32::from_str_radix(text, 16).ok())
+                    .ok_or("illegal character in escape sequence")?;
+                length += digits;
+                push_code(&mut out, code == b'x', value)?;
+            }
+            b'0'..=b'7' => {
+                let text = rest.get(..3).filter(|text| text.bytes().all(|b| matches!(b, b'0'..=b'7')));
+                let value = text
+                    .and_then(|text| u32::from_str_radix(text, 8).ok())
+                    .ok_or("illegal character in escape sequence")?;
+                length = 3;
+                push_code(&mut out, true, value)?;
+            }
+            _ => {
+                let character = rest.chars().next().unwrap_or('\\');
+                return Err(format!("unknown escape sequence {character:?}"));
+            }
+        }
+        rest = &rest[length..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Ok(out)
+}
+
+fn push_code(out: &mut Vec<u8>, byte: bool, value: u32) -> Result<(), String> {
+    if byte {
+        out.push(u8::try_from(value).map_err(|_| "escape sequence is an invalid byte")?);
+    } else {
+        let character = char::from_u32(value).ok_or("escape sequence is an invalid Unicode code point")?;
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    Ok(())
+}
+
+/// The value of a number in Go's syntax, if it is one and is finite.
+pub(super) fn number_value(word: &str) -> Option<f64> {
+    let bytes = word.as_bytes();
+    let hexadecimal = bytes.len() > 2 && bytes[0] == b'0' && matches!(bytes[1], b'x' | b'X');
+    let digits = if hexadecimal { &word[2..] } else { word };
+    let is_digit = |b: u8| if hexadecimal { b.is_ascii_hexdigit() } else { b.is_ascii_digit() };
+    // Underscores part digits and nothing else; behind the prefix of a hexadecimal number one may stand as well.
+    let raw = digits.as_bytes();
+    for (index, byte) in raw.iter().enumerate() {
+        if *byte == b'_' {
+            let before = if index == 0 { hexadecimal } else { is_digit(raw[index - 1]) };
+            let after = raw.get(index + 1).is_some_and(|b| is_digit(*b));
+            if !before || !after {
+                return None;
+            }
+        }
+    }
+    let plain: String = digits.chars().filter(|c| *c != '_').collect();
+    if hexadecimal {
+        let fits = !plain.is_empty() && plain.len() <= 16 && plain.bytes().all(|b| b.is_ascii_hexdigit());
+        #[allow(clippy::cast_precision_loss, reason = "a number of the query is a float anyway")]
+        return fits.then(|| u64::from_str_radix(&plain, 16).ok().map(|value| value as f64)).flatten();
+    }
+    let first = plain.bytes().next()?;
+    if !(first.is_ascii_digit() || first == b'.') || !plain.bytes().any(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    if !plain.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
+        return None;
+    }
+    plain.parse::<f64>().ok().filter(|value| value.is_finite())
+}
+
+/// The seconds of a duration such as `1h30m`: units in falling order, each once.
+pub(super) fn duration_seconds(word: &str) -> Option<f64> {
+    let (mut total, mut rest, mut last) = (0.0, word, 8_u8);
+    if word.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.bytes().position(|b| !b.is_ascii_digit()).filter(|end| (1..=18).contains(end))?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let (length, order, seconds) = match rest.as_bytes() {
+            [b'm', b's', ..] => (2, 1, 0.001),
+            [b's', ..] => (1, 2, 1.0),
+            [b'm', ..] => (1, 3, 60.0),
+            [b'h', ..] => (1, 4, 3600.0),
+            [b'd', ..] => (1, 5, 86_400.0),
+            [b'w', ..] => (1, 6, 604_800.0),
+            [b'y', ..] => (1, 7, 31_536_000.0),
+            _ => return None,
+        };
+        if order >= last {
+            return None;
+        }
+        (last, rest) = (order, &rest[length..]);
+        total += number * seconds;
+    }
+    // Prometheus counts in nanoseconds of 63 bits.
+    (total < 9.2e9).then_some(total)
+}

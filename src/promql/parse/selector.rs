@@ -1,0 +1,149 @@
+//! Selectors: a name, braces, and the rules that keep a selector from meaning everything.
+
+use std::borrow::Cow;
+
+use super::Parser;
+use crate::promql::lex::{Token, unquote};
+use crate::promql::regex;
+use crate::promql::tree::{Id, MatchOp, Matcher, Node, Selector};
+use crate::promql::{Error, ErrorKind};
+
+impl<'a> Parser<'a, '_> {
+    /// A selector whose name, if it has one, was read; the head is what stands behind the name.
+    pub(super) fn selector(&mut self, name: Option<&'a str>, position: usize) -> Result<Id, Error> {
+        self.tree.selectors += 1;
+        if self.tree.selectors > self.limits.selectors {
+            let most = self.limits.selectors as u64;
+            return Err(Error::limit("limits.query_selectors", most, self.lexer.text, position));
+        }
+        let mut selector = Selector { position, name, ..Selector::default() };
+        if self.head.token == Token::LeftBrace {
+            self.braces(&mut selector)?;
+            self.advance()?;
+        }
+        self.check_selector(&selector)?;
+        Ok(self.add(Node::Selector(selector)))
+    }
+
+    /// Reads from behind `{` to behind `}`; the head is stale until the caller advances.
+    fn braces(&mut self, selector: &mut Selector<'a>) -> Result<(), Error> {
+        let mut first = true;
+        loop {
+            self.lexer.skip_space();
+            let at = self.lexer.at;
+            match self.lexer.peek_byte() {
+                Some(b'}') => {
+                    self.lexer.at += 1;
+                    return Ok(());
+                }
+                Some(b',') if !first => {
+                    self.lexer.at += 1;
+                    self.lexer.skip_space();
+                    if self.lexer.peek_byte() == Some(b',') {
+                        return Err(self
+                            .lexer
+                            .error(self.lexer.at, "unexpected \",\" in label matching, expected identifier or \"}\""));
+                    }
+                    if self.lexer.peek_byte() == Some(b'}') {
+                        continue;
+                    }
+                }
+                Some(b',') => {
+                    return Err(self
+                        .lexer
+                        .error(at, "unexpected \",\" in label matching, expected identifier or \"}\""));
+                }
+                Some(_) if !first => {
+                    let what = self
+                        .lexer
+                        .narrow_word()
+                        .map_or_else(|| "token".to_owned(), |word| format!("identifier {word:?}"));
+                    return Err(self
+                        .lexer
+                        .error(at, format!("unexpected {what} in label matching, expected \",\" or \"}}\"")));
+                }
+                Some(_) => {}
+                None => return Err(self.lexer.error(at, "unexpected end of input inside braces")),
+            }
+            first = false;
+            self.matcher(selector)?;
+        }
+    }
+
+    fn matcher(&mut self, selector: &mut Selector<'a>) -> Result<(), Error> {
+        self.lexer.tokens += 3;
+        if self.lexer.tokens > self.limits.tokens {
+            return Err(Error::limit("limits.query_tokens", self.limits.tokens as u64, self.lexer.text, self.lexer.at));
+        }
+        let at = self.lexer.at;
+        let quoted = matches!(self.lexer.peek_byte(), Some(b'"' | b'\'' | b'`'));
+        let label: Cow<'a, str> = if quoted {
+            self.lexer.string()?;
+            let value =
+                unquote(&self.lexer.text[at..self.lexer.at]).map_err(|message| self.lexer.error(at, message))?;
+            Cow::Owned(String::from_utf8(value).map_err(|_| self.lexer.error(at, "invalid label name"))?)
+        } else {
+            Cow::Borrowed(self.lexer.narrow_word().ok_or_else(|| self.lexer.unexpected(at, " inside braces"))?)
+        };
+        self.lexer.skip_space();
+        let Some(op) = self.lexer.match_op() else {
+            // A string alone is the metric's name.
+            if quoted && matches!(self.lexer.peek_byte(), Some(b',' | b'}')) {
+                let named = selector.name.is_some()
+                    || selector.matchers.iter().any(|m| m.label == "__name__" && m.op == MatchOp::Equal);
+                if named {
+                    return Err(self.lexer.error(at, "metric name must not be set twice"));
+                }
+                if label.is_empty() {
+                    return Err(self.lexer.error(at, "the metric name is empty"));
+                }
+                let value = Cow::Owned(label.into_owned().into_bytes());
+                selector.matchers.push(Matcher { label: Cow::Borrowed("__name__"), op: MatchOp::Equal, value });
+                return Ok(());
+            }
+            let at = self.lexer.at;
+            return Err(match self.lexer.peek_byte() {
+                Some(b'}' | b',' | b'a'..=b'z' | b'A'..=b'Z' | b'_') => {
+                    self.lexer.error(at, "unexpected token in label matching, expected label matching operator")
+                }
+                _ => self.lexer.unexpected(at, " inside braces"),
+            });
+        };
+        self.lexer.skip_space();
+        let at = self.lexer.at;
+        if !matches!(self.lexer.peek_byte(), Some(b'"' | b'\'' | b'`')) {
+            let what =
+                self.lexer.narrow_word().map_or_else(|| "token".to_owned(), |word| format!("identifier {word:?}"));
+            return Err(self.lexer.error(at, format!("unexpected {what} in label matching, expected string")));
+        }
+        self.lexer.string()?;
+        let value = unquote(&self.lexer.text[at..self.lexer.at]).map_err(|message| self.lexer.error(at, message))?;
+        selector.matchers.push(Matcher { label, op, value: Cow::Owned(value) });
+        Ok(())
+    }
+
+    /// What upstream asks of a selector, checked before our own matcher makes it legal.
+    fn check_selector(&self, selector: &Selector<'a>) -> Result<(), Error> {
+        if selector.name.is_some() {
+            // Any matcher on the name but "not this one" would set it twice.
+            if let Some(matcher) = selector.matchers.iter().find(|matcher| matcher.label == "__name__") {
+                let other = String::from_utf8_lossy(&matcher.value);
+                let message =
+                    format!("metric name must not be set twice: {:?} or {other:?}", selector.name.unwrap_or_default());
+                return Err(Error::new(ErrorKind::Syntax, self.lexer.text, selector.position, message));
+            }
+            return Ok(());
+        }
+        let selects = |matcher: &Matcher<'_>| match matcher.op {
+            MatchOp::Equal => !matcher.value.is_empty(),
+            MatchOp::NotEqual => matcher.value.is_empty(),
+            MatchOp::Regex => !regex::matches_empty(&matcher.value),
+            MatchOp::NotRegex => regex::matches_empty(&matcher.value),
+        };
+        if selector.matchers.iter().any(selects) {
+            return Ok(());
+        }
+        let message = "vector selector must contain at least one non-empty matcher";
+        Err(Error::new(ErrorKind::Syntax, self.lexer.text, selector.position, message))
+    }
+}

@@ -1,0 +1,172 @@
+//! Two questions about a regular expression that need no engine: does it match the empty text, and is it a plain list?
+
+/// Deeper groups than this are taken for "matches the empty text".
+const DEEPEST: usize = 50;
+
+/// Whether an expression in RE2 syntax, anchored at both ends, matches the empty text. In doubt, yes: the selector then
+/// needs another matcher.
+pub(super) fn matches_empty(pattern: &[u8]) -> bool {
+    let mut at = 0;
+    alternation(pattern, &mut at, 0)
+}
+
+fn alternation(pattern: &[u8], at: &mut usize, depth: usize) -> bool {
+    if depth > DEEPEST {
+        *at = pattern.len();
+        return true;
+    }
+    let mut any = false;
+    let mut branch = true;
+    while let Some(byte) = pattern.get(*at) {
+        *at += 1;
+        let atom = match byte {
+            b'|' => {
+                any |= branch;
+                branch = true;
+                continue;
+            }
+            b')' => break,
+            b'(' => {
+                skip_flags(pattern, at);
+                alternation(pattern, at, depth + 1)
+            }
+            b'[' => {
+                skip_class(pattern, at);
+                false
+            }
+            b'\\' => {
+                let escaped = pattern.get(*at).copied();
+                *at += 1;
+                match escaped {
+                    Some(b'A' | b'z' | b'B') => true,
+                    Some(b'Q') => {
+                        let rest = pattern.get(*at..).unwrap_or_default();
+                        let end = rest.windows(2).position(|pair| pair == b"\\E");
+                        *at += end.map_or(rest.len(), |end| end + 2);
+                        end.unwrap_or(rest.len()) == 0
+                    }
+                    _ => false,
+                }
+            }
+            b'^' | b'$' => true,
+            _ => false,
+        };
+        branch &= repeated(pattern, at, atom);
+    }
+    any | branch
+}
+
+/// Reads the repetition behind an atom.
+fn repeated(pattern: &[u8], at: &mut usize, mut empty: bool) -> bool {
+    loop {
+        match pattern.get(*at) {
+            Some(b'*' | b'?') => empty = true,
+            Some(b'+') => {}
+            Some(b'{') => {
+                let rest = &pattern[*at + 1..];
+                let Some(end) = rest.iter().position(|b| *b == b'}') else { return empty };
+                let body = &rest[..end];
+                if body.is_empty() || !body.iter().all(|b| b.is_ascii_digit() || *b == b',') || body[0] == b',' {
+                    return empty;
+                }
+                let least = body.split(|b| *b == b',').next().unwrap_or_default();
+                empty |= least.iter().all(|b| *b == b'0');
+                *at += end + 1;
+            }
+            _ => return empty,
+        }
+        *at += 1;
+    }
+}
+
+fn skip_flags(pattern: &[u8], at: &mut usize) {
+    if pattern.get(*at) != Some(&b'?') {
+        return;
+    }
+    // `(?:`, `(?flags:`, `(?P<name>`, `(?<name>`; `(?flags)` ends at its parenthesis and is an empty group.
+    while let Some(byte) = pattern.get(*at) {
+        match byte {
+            b':' | b'>' => {
+                *at += 1;
+                return;
+            }
+            b')' => return,
+            _ => *at += 1,
+        }
+    }
+}
+
+fn skip_class(pattern: &[u8], at: &mut usize) {
+    if pattern.get(*at) == Some(&b'^') {
+        *at += 1;
+    }
+    let mut first = true;
+    while let Some(byte) = pattern.get(*at) {
+        *at += 1;
+        match byte {
+            b']' if !first => return,
+            b'\\' => *at += 1,
+            b'[' if pattern.get(*at) == Some(&b':') => {
+                let rest = &pattern[*at..];
+                if let Some(end) = rest.windows(2).position(|pair| pair == b":]") {
+                    *at += end + 2;
+                }
+            }
+            _ => {}
+        }
+        first = false;
+    }
+}
+
+/// The alternatives of an expression that is a plain list of Kubernetes names, such as `a|team-b`.
+pub(super) fn plain_list(pattern: &[u8]) -> Option<Vec<&str>> {
+    let text = std::str::from_utf8(pattern).ok()?;
+    let plain = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    let names: Vec<&str> = text.split('|').collect();
+    names.iter().all(|name| plain(name)).then_some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_that_match_nothing_at_all_are_found() {
+        for empty in [
+            "", ".*", "a*", "a?", "(a|)", "a|", "()", "(?:a?)", "a{0,3}", "^$", "(?i)", "(a*)+", "[ab]*", "\\d*",
+            "\\Q\\E", "a*|b",
+        ] {
+            assert!(matches_empty(empty.as_bytes()), "{empty}");
+        }
+        for full in [
+            ".+",
+            "a",
+            "a|b",
+            "[]a]",
+            "[^]]",
+            "\\.",
+            "(a|b)",
+            "a{1,}",
+            "x(?:a?)",
+            "(?P<n>a)",
+            "\\Qa\\E",
+            "a+b*",
+            "(?i)a",
+            "[[:alpha:]]",
+        ] {
+            assert!(!matches_empty(full.as_bytes()), "{full}");
+        }
+        let deep = "(".repeat(10_000);
+        assert!(matches_empty(deep.as_bytes()));
+    }
+
+    #[test]
+    fn plain_lists_are_plain() {
+        assert_eq!(plain_list(b"a|team-b"), Some(vec!["a", "team-b"]));
+        for other in ["", "a|", "a.b", "(a)", "a\\-b", "A", "a_b", "a|.*"] {
+            assert_eq!(plain_list(other.as_bytes()), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The verdicts of upstream, golden confinements, and properties.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
+use super::*;
+
+const ALL: Features = Features { experimental: true };
+
+/// Upstream's corpora hold a few very large queries; the properties hold for them as well.
+fn wide() -> Limits {
+    Limits {
+        text: 1 << 20,
+        depth: 150,
+        binary_operators: 5000,
+        selectors: 5000,
+        tokens: 100_000,
+        subquery_steps: u64::MAX,
+        lookback_ms: u64::MAX,
+        confined: 4 << 20,
+        ..Limits::default()
+    }
+}
+
+fn labels() -> Labels {
+    let rule = LabelRule {
+        metrics: vec![MetricPattern::parse("DCGM_*").unwrap(), MetricPattern::parse("gpu_up").unwrap()],
+        label: "exported_namespace".to_owned(),
+        matchers: vec![("namespace".to_owned(), "nvidia-gpu-operator".to_owned())],
+    };
+    Labels::new("namespace", vec![rule]).unwrap()
+}
+
+fn reach(names: &[&str]) -> Reach {
+    Reach::Namespaces(names.iter().map(|name| Arc::from(*name)).collect())
+}
+
+fn upstream() -> Vec<serde_json::Value> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/promql/upstream.jsonl");
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn upstream_and_we_agree_on_what_is_promql() {
+    let mut wrong = Vec::new();
+    let mut counts = (0, 0, 0);
+    for case in upstream() {
+        let q = case["q"].as_str().unwrap();
+        let ok = case["ok"].as_bool().unwrap();
+        let verdict = check(q, &wide(), ALL);
+        let info = matches!(&verdict, Err(error) if error.message.starts_with("info()"));
+        if ok && info {
+            continue;
+        }
+        counts = (counts.0 + 1, counts.1 + usize::from(ok), counts.2 + usize::from(!ok));
+        match &verdict {
+            Ok(selectors) if ok => {
+                if case["selectors"].as_u64() != Some(*selectors as u64) {
+                    wrong.push(format!("{q:?}: {selectors} selectors, upstream sees {}", case["selectors"]));
+                }
+            }
+            Err(_) if !ok => {}
+            Ok(_) => wrong.push(format!("accepted, upstream refuses: {q:?}")),
+            Err(error) => wrong.push(format!("refused, upstream accepts: {q:?}: {error}")),
+        }
+        if case["ok_default_flags"].as_bool() == Some(true)
+            && let Err(error) = check(q, &wide(), Features::default())
+        {
+            wrong.push(format!("refused without experiments, upstream accepts: {q:?}: {error}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {counts:?} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(counts.1 > 2300 && counts.2 == 146, "{counts:?}");
+}
+
+#[test]
+fn every_selector_of_every_query_is_confined() {
+    let (labels, limits) = (labels(), wide());
+    for case in upstream() {
+        let q = case["q"].as_str().unwrap();
+        for reach in
+            [reach(&["team-a"]), reach(&["team-a", "team-b"]), Reach::AnyNamespace, Reach::Everything, reach(&[])]
+        {
+            let Ok(once) = confine(q, &reach, &labels, &limits, ALL) else {
+                assert!(
+                    check(q, &limits, ALL).is_err(),
+                    "{q:?} parses but cannot be confined to {reach:?}: {:?}",
+                    confine(q, &reach, &labels, &limits, ALL)
+                );
+                continue;
+            };
+            let (tree, _) = parse::parse(once.text(), &limits, ALL).unwrap();
+            assert!(guard::holds(&tree, &reach, &labels), "{q:?} became {:?}", once.text());
+            let twice = confine(once.text(), &reach, &labels, &limits, ALL).unwrap();
+            assert_eq!(once.text(), twice.text(), "confining twice is confining once");
+        }
+    }
+}
+
+#[test]
+fn confining_to_one_set_and_then_another_is_confining_to_both() {
+    let (labels, limits) = (Labels::new("namespace", Vec::new()).unwrap(), wide());
+    for case in upstream() {
+        let q = case["q"].as_str().unwrap();
+        let Ok(first) = confine(q, &reach(&["a", "b"]), &labels, &limits, ALL) else { continue };
+        let second = confine(first.text(), &reach(&["b", "c"]), &labels, &limits, ALL).unwrap();
+        assert_eq!(second.text(), confine(q, &reach(&["b"]), &labels, &limits, ALL).unwrap().text(), "{q:?}");
+    }
+}
+
+/// `input`, a line of dashes, what it becomes; cases are parted by blank lines. A case may begin with `# reach: …`.
+#[test]
+fn golden_confinements() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/promql/confine.txt");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut count = 0;
+    for case in text.split("\n\n").map(str::trim).filter(|case| !case.is_empty()) {
+        let mut lines = case.lines();
+        let mut names = vec!["team-a", "team-b"];
+        let mut everywhere = None;
+        let mut input = Vec::new();
+        for line in lines.by_ref() {
+            match line.strip_prefix("# reach:") {
+                Some("") => names.clear(),
+                Some(" any") => everywhere = Some(Reach::AnyNamespace),
+                Some(" everything") => everywhere = Some(Reach::Everything),
+                Some(list) => names = list.split_whitespace().collect(),
+                None if line == "----" => break,
+                None if line.starts_with("# ") => {}
+                None => input.push(line),
+            }
+        }
+        if input.is_empty() {
+            continue;
+        }
+        let reach = everywhere.unwrap_or_else(|| reach(&names));
+        let expected = lines.collect::<Vec<_>>().join("\n");
+        let got = confine(&input.join("\n"), &reach, &labels(), &Limits::default(), Features::default());
+        let got = got.map_or_else(|error| format!("{}: {error}", error.code()), Confined::into_text);
+        assert_eq!(got, expected, "{case}");
+        count += 1;
+    }
+    assert!(count > 30, "{count} cases");
+}
+
+#[test]
+fn limits_say_their_name_and_value() {
+    let refused = |q: &str| {
+        let error = confine(q, &reach(&["a"]), &labels(), &Limits::default(), Features::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "{q:.60}: {error}");
+        error.to_string()
+    };
+    assert!(refused(&"(".repeat(50_000)).contains("limits.query_depth, which is 100"));
+    assert!(refused(&format!("up{}", "+up".repeat(501))).contains("query_"));
+    assert!(refused(&format!("1{}", "+1".repeat(501))).contains("limits.query_operators, which is 500"));
+    assert!(refused(&"-".repeat(60_000)).contains("limits.query_depth"));
+    assert!(refused("max_over_time(up[1w:1s])").contains("limits.subquery_steps, which is 11000"));
+    assert!(refused("max_over_time(max_over_time(up[1h:1s])[1h:1s])").contains("limits.subquery_steps"));
+    assert!(refused("up offset 2y").contains("retention"));
+    assert!(refused(&" ".repeat(70_000)).contains("limits.query_text"));
+    let many = (0..201).map(|_| "up").collect::<Vec<_>>().join(" or ");
+    assert!(refused(&many).contains("limits.query_selectors, which is 200"));
+    assert!(refused(&format!("sum by ({}) (up)", "a,".repeat(10_000))).contains("limits.query_tokens"));
+}
+
+#[test]
+fn selectors_of_match_are_selectors_and_nothing_else() {
+    let one = |text: &str| confine_selector(text, &reach(&["a"]), &labels(), &Limits::default(), Features::default());
+    assert_eq!(one("up").unwrap().text(), r#"up{namespace="a"}"#);
+    assert_eq!(one(r#"{__name__=~"u.+"}"#).unwrap().text(), r#"{namespace="a",__name__=~"u.+"}"#);
+    for bad in ["up[5m]", "sum(up)", "up offset 5m", "up or down", "(up)", "up @ 5", "", "1"] {
+        assert!(one(bad).is_err(), "{bad}");
+    }
+    assert_eq!(confined_selector_for(&reach(&["a", "b"]), &labels()).unwrap().text(), r#"{namespace=~"a|b"}"#);
+    assert_eq!(confined_selector_for(&Reach::AnyNamespace, &labels()).unwrap().text(), r#"{namespace!=""}"#);
+    assert!(confined_selector_for(&Reach::Everything, &labels()).is_none());
+}
+
+#[test]
+fn names_that_could_break_out_are_refused_or_escaped() {
+    let with = |names: &[&str]| confine("up", &reach(names), &labels(), &Limits::default(), Features::default());
+    assert_eq!(with(&["a\"} or up{x=\"\\"]).unwrap().text(), r#"up{namespace="a\"} or up{x=\"\\"}"#);
+    assert!(with(&["a", "b.*"]).is_err());
+    assert!(with(&["a", "b|c"]).is_err());
+    assert!(with(&[""]).is_err());
+    assert!(Labels::new("name space", Vec::new()).is_err());
+    assert!(Labels::new("__name__", Vec::new()).is_err());
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn corpus() -> &'static Vec<String> {
+        static CORPUS: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
+        CORPUS.get_or_init(|| {
+            upstream().iter().map(|case| case["q"].as_str().unwrap().to_owned()).filter(|q| q.len() < 400).collect()
+        })
+    }
+
+    fn confined_or_refused(text: &str) {
+        let labels = labels();
+        let reach = reach(&["team-a", "team-b"]);
+        match confine(text, &reach, &labels, &Limits::default(), ALL) {
+            Ok(confined) => {
+                let (tree, _) = parse::parse(confined.text(), &wide(), ALL).unwrap();
+                assert!(guard::holds(&tree, &reach, &labels));
+                let again = confine(confined.text(), &Reach::Everything, &labels, &wide(), ALL).unwrap();
+                assert_eq!(again.text(), confined.text(), "printing is stable");
+            }
+            Err(error) => assert_ne!(error.kind(), ErrorKind::ReadBack, "{text:?}: {error}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_confined_or_refused(text in "\\PC{0,60}") {
+            confined_or_refused(&text);
+        }
+
+        #[test]
+        fn promql_like_text_is_confined_or_refused(text in "([a-z_]{1,5}|[(){}\\[\\],@:+*/^=!~<>\"'`# -]|\\\\|[0-9]{1,3}[smh]?|offset|by|and|sum|\n){0,30}") {
+            confined_or_refused(&text);
+        }
+
+        #[test]
+        fn mutated_queries_are_confined_or_refused(
+            pick in any::<prop::sample::Index>(), other in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(), cut in 0_usize..12, byte in any::<char>(), how in 0_u8..4,
+        ) {
+            let (text, other) = (pick.get(corpus()), other.get(corpus()));
+            if !text.is_empty() {
+                let mut at = at.index(text.len());
+                while !text.is_char_boundary(at) { at -= 1; }
+                let mut end = (at + cut).min(text.len());
+                while !text.is_char_boundary(end) { end += 1; }
+                let mutated = match how {
+                    0 => format!("{}{}", &text[..at], &text[end..]),
+                    1 => format!("{}{byte}{}", &text[..at], &text[at..]),
+                    2 => format!("{}{other}{}", &text[..at], &text[end..]),
+                    _ => format!("{}{}{}", &text[..at], &text[at..end], &text[at..]),
+                };
+                confined_or_refused(&mutated);
+            }
+        }
+    }
+}

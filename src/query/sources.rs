@@ -1,0 +1,113 @@
+//! Which backend does a datasource mean?
+//!
+//! The document is read from Perses, must describe exactly one HTTP proxy, and its URL must be one of the configured
+//! backends'. What was found is remembered for a few seconds and forgotten when a datasource changes through us.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use moka::future::Cache;
+use serde_json::Value;
+
+use crate::access::Grant;
+use crate::config::Origin;
+use crate::document::{self, DocumentError};
+use crate::names::ObjectName;
+use crate::refusal::{Reason, Refusal};
+use crate::route::Source;
+use crate::upstream::{BackendClient, Perses};
+
+/// How long a change that was not made through us may stay unnoticed.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Finds backends.
+pub struct Sources {
+    perses: Arc<Perses>,
+    backends: Vec<Arc<BackendClient>>,
+    found: Cache<Source, Arc<BackendClient>>,
+}
+
+impl Sources {
+    /// Looks in this Perses for these backends.
+    #[must_use]
+    pub fn new(perses: Arc<Perses>, backends: Vec<Arc<BackendClient>>) -> Self {
+        Self { perses, backends, found: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build() }
+    }
+
+    /// The backends.
+    #[must_use]
+    pub fn backends(&self) -> &[Arc<BackendClient>] {
+        &self.backends
+    }
+
+    /// Whether a URL in a datasource is one of the backends'.
+    #[must_use]
+    pub fn knows(&self, url: &str) -> bool {
+        self.by_url(url).is_some()
+    }
+
+    /// Something that describes datasources has changed.
+    pub fn forget(&self) {
+        self.found.invalidate_all();
+    }
+
+    /// The backend that the datasource of a granted route means.
+    ///
+    /// # Errors
+    /// 404 when there is no such datasource, 403 when it is no configured backend.
+    pub async fn find(&self, grant: &Grant, source: &Source) -> Result<Arc<BackendClient>, Refusal> {
+        if let Some(backend) = self.found.get(source).await {
+            return Ok(backend);
+        }
+        let backend = self.look_up(grant, source).await?;
+        self.found.insert(source.clone(), Arc::clone(&backend)).await;
+        Ok(backend)
+    }
+
+    async fn look_up(&self, grant: &Grant, source: &Source) -> Result<Arc<BackendClient>, Refusal> {
+        let none = || Refusal::new(Reason::NotFound, "there is no datasource of this name here");
+        let call = grant
+            .source()
+            .ok_or_else(|| Refusal::new(Reason::Internal, "internal error").because("a datasource without a grant"))?;
+        let answer = self.perses.ask(call).await?;
+        if answer.status != StatusCode::OK {
+            // A backend may show itself as a global datasource; a stored one of that name wins.
+            return match source {
+                Source::Global(name) => self.virtual_named(name).ok_or_else(none),
+                Source::Project(..) | Source::Dashboard(..) => Err(none()),
+            };
+        }
+        let document: Value = serde_json::from_slice(&answer.body).map_err(|error| {
+            Refusal::new(Reason::UpstreamNonsense, "Perses answered something that is no datasource").because(error)
+        })?;
+        let spec = match source {
+            Source::Global(_) | Source::Project(..) => document.pointer("/spec"),
+            Source::Dashboard(_, _, key) => {
+                document.pointer("/spec/datasources").and_then(Value::as_object).and_then(|map| map.get(key))
+            }
+        };
+        let target = document::datasource_target(spec.ok_or_else(none)?).map_err(|error| unusable(&error))?;
+        let url = target.url.unwrap_or_default();
+        self.by_url(&url).ok_or_else(|| unusable(&DocumentError::BackendUrl))
+    }
+
+    fn by_url(&self, url: &str) -> Option<Arc<BackendClient>> {
+        let origin = Origin::parse(url).ok()?;
+        self.backends
+            .iter()
+            .find(|backend| backend.settings().url == origin || backend.settings().also_urls.contains(&origin))
+            .cloned()
+    }
+
+    fn virtual_named(&self, name: &ObjectName) -> Option<Arc<BackendClient>> {
+        self.backends
+            .iter()
+            .find(|backend| backend.settings().datasource.as_ref().is_some_and(|shown| shown.name == *name))
+            .cloned()
+    }
+}
+
+fn unusable(error: &DocumentError) -> Refusal {
+    Refusal::new(Reason::Datasource, format!("this datasource cannot be queried here: {error}"))
+}

@@ -1,0 +1,72 @@
+//! What goes back to a client when nothing went wrong: status, a few headers of our own choosing, and a body.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::dial;
+
+/// An answer before the gateway adds what every answer carries.
+pub struct Reply {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers; never an upstream's as they came, always from an allow-list.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Body,
+}
+
+/// The body of a [`Reply`].
+pub enum Body {
+    /// All of it.
+    Whole(Bytes),
+    /// Passed on as it arrives, capped.
+    Stream(dial::Stream),
+}
+
+/// The media type of Perses' and Prometheus' APIs.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Headers of a static file that a browser needs from upstream.
+const STATIC: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CACHE_CONTROL,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::VARY,
+];
+
+impl Reply {
+    /// JSON that is whole.
+    #[must_use]
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Self { status, headers, body: Body::Whole(body.into()) }
+    }
+
+    /// No body at all.
+    #[must_use]
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::with_capacity(4), body: Body::Whole(Bytes::new()) }
+    }
+
+    /// JSON that is passed on as it arrives.
+    #[must_use]
+    pub fn json_stream(status: StatusCode, stream: dial::Stream) -> Self {
+        Self { body: Body::Stream(stream), ..Self::json(status, Bytes::new()) }
+    }
+
+    /// A file of the stock UI, passed on as it arrives.
+    #[must_use]
+    pub fn file(status: StatusCode, upstream: &HeaderMap, stream: dial::Stream) -> Self {
+        let mut headers = HeaderMap::with_capacity(12);
+        for name in STATIC {
+            if let Some(value) = upstream.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        Self { status, headers, body: Body::Stream(stream) }
+    }
+}

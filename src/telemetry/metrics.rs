@@ -1,0 +1,333 @@
+//! The metrics of the product. Every label value comes from a closed set; nothing that a client sent becomes one.
+//!
+//! All series are made at the start and found by index, so that counting is one atomic addition.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use http::Method;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::refusal::Reason;
+use crate::route;
+
+/// A server behind us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words are the label's values")]
+pub enum Upstream {
+    Perses,
+    Metrics,
+    Cluster,
+}
+
+/// What a review was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words are the label's values")]
+pub enum ReviewKind {
+    Token,
+    Access,
+    Projects,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words are the label's values")]
+pub enum ReviewOutcome {
+    Allowed,
+    Denied,
+    Authenticated,
+    Rejected,
+    Error,
+    Throttled,
+    Cached,
+}
+
+/// How a reload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words are the label's values")]
+pub enum ReloadOutcome {
+    Good,
+    Bad,
+    Restart,
+}
+
+const UPSTREAMS: [&str; 3] = ["perses", "metrics", "cluster"];
+const KINDS: [&str; 3] = ["token", "access", "projects"];
+const OUTCOMES: [&str; 7] = ["allowed", "denied", "authenticated", "rejected", "error", "throttled", "cached"];
+const RELOADS: [&str; 3] = ["good", "bad", "restart"];
+const CONFINES: [&str; 6] = ["ok", "syntax", "type", "limit", "forbidden", "read_back"];
+const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "other"];
+/// Statuses that we answer; any other counts by its class.
+const CODES: [&str; 28] = [
+    "200", "201", "204", "304", "400", "401", "403", "404", "405", "408", "409", "413", "415", "422", "429", "431",
+    "499", "500", "502", "503", "504", "error", "1xx", "2xx", "3xx", "4xx", "5xx", "none",
+];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RouteLabel {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct UpstreamLabel {
+    upstream: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReviewLabels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    commit: &'static str,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Vec<Histogram>,
+    refusals: Family<ReasonLabel, Counter>,
+    upstream_requests: Family<UpstreamLabels, Counter>,
+    upstream_seconds: Vec<Histogram>,
+    reviews: Vec<Vec<Counter>>,
+    confines: Vec<Counter>,
+    reloads: Vec<Counter>,
+    reload_successful: Gauge,
+    audit_dropped: Counter,
+    connections: Arc<AtomicI64>,
+    open: Gauge,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Every series that is known beforehand begins at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("perses_sidecar");
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let family = Family::<RouteLabel, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
+        registry.register("request_duration_seconds", "Time from head to last byte", family.clone());
+        let request_seconds =
+            route::WORDS.iter().map(|word| family.get_or_create_owned(&RouteLabel { route: word })).collect();
+        let refusals = Family::<ReasonLabel, Counter>::default();
+        for reason in Reason::ALL {
+            drop(refusals.get_or_create(&ReasonLabel { reason: reason.word() }));
+        }
+        registry.register("refusals", "Requests that ended early", refusals.clone());
+        let upstream_requests = Family::<UpstreamLabels, Counter>::default();
+        registry.register("upstream_requests", "Requests to the servers behind us", upstream_requests.clone());
+        let family = Family::<UpstreamLabel, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
+        registry.register("upstream_duration_seconds", "Time until an upstream's answer", family.clone());
+        let upstream_seconds =
+            UPSTREAMS.iter().map(|upstream| family.get_or_create_owned(&UpstreamLabel { upstream })).collect();
+        let family = Family::<ReviewLabels, Counter>::default();
+        registry.register("reviews", "Questions to the Kubernetes API about people and rights", family.clone());
+        let reviews = KINDS
+            .iter()
+            .map(|kind| {
+                OUTCOMES.iter().map(|outcome| family.get_or_create_owned(&ReviewLabels { kind, outcome })).collect()
+            })
+            .collect();
+        let confines = outcomes(&mut registry, "confine", "Queries confined or refused", &CONFINES);
+        let reloads = outcomes(&mut registry, "config_reloads", "Configurations read after the first", &RELOADS);
+        let reload_successful = Gauge::default();
+        reload_successful.set(1);
+        registry.register(
+            "config_last_reload_successful",
+            "Whether the newest configuration is in use",
+            reload_successful.clone(),
+        );
+        let audit_dropped = Counter::default();
+        registry.register("audit_lines_dropped", "Audit lines lost to a full queue", audit_dropped.clone());
+        let open = Gauge::default();
+        registry.register("connections", "Open connections", open.clone());
+        let build = Family::<BuildLabels, Gauge>::default();
+        let labels = BuildLabels { version: env!("CARGO_PKG_VERSION"), commit: crate::COMMIT };
+        build.get_or_create(&labels).set(1);
+        registry.register("build_info", "What this is", build);
+        Self {
+            registry,
+            requests,
+            request_seconds,
+            refusals,
+            upstream_requests,
+            upstream_seconds,
+            reviews,
+            confines,
+            reloads,
+            reload_successful,
+            audit_dropped,
+            connections: Arc::default(),
+            open,
+        }
+    }
+
+    /// A request was answered.
+    pub fn request(&self, route: &'static str, method: &Method, status: u16, seconds: f64) {
+        let method = METHODS.iter().find(|word| **word == method.as_str()).unwrap_or(&"other");
+        self.requests.get_or_create(&RequestLabels { route, method, code: code_word(status) }).inc();
+        if let Some(histogram) =
+            route::WORDS.iter().position(|word| *word == route).and_then(|at| self.request_seconds.get(at))
+        {
+            histogram.observe(seconds);
+        }
+    }
+
+    /// A request ended early.
+    pub fn refusal(&self, reason: Reason) {
+        self.refusals.get_or_create(&ReasonLabel { reason: reason.word() }).inc();
+    }
+
+    /// An exchange with a server behind us ended, with a status or without.
+    pub fn upstream(&self, upstream: Upstream, status: Result<u16, ()>, seconds: f64) {
+        let index = upstream as usize;
+        let code = status.map_or("error", code_word);
+        self.upstream_requests.get_or_create(&UpstreamLabels { upstream: UPSTREAMS[index], code }).inc();
+        self.upstream_seconds[index].observe(seconds);
+    }
+
+    /// A review ended.
+    pub fn review(&self, kind: ReviewKind, outcome: ReviewOutcome) {
+        self.reviews[kind as usize][outcome as usize].inc();
+    }
+
+    /// A review was not needed.
+    pub fn review_cached(&self, kind: ReviewKind) {
+        self.review(kind, ReviewOutcome::Cached);
+    }
+
+    /// A query was confined, or refused with a code of `promql`.
+    pub fn confine(&self, outcome: &str) {
+        if let Some(index) = CONFINES.iter().position(|word| *word == outcome) {
+            self.confines[index].inc();
+        }
+    }
+
+    /// A configuration was read again.
+    pub fn reload(&self, outcome: ReloadOutcome) {
+        self.reloads[outcome as usize].inc();
+        self.reload_successful.set(i64::from(outcome != ReloadOutcome::Bad));
+    }
+
+    /// An audit line was lost.
+    pub fn audit_dropped(&self) {
+        self.audit_dropped.inc();
+    }
+
+    /// Where listeners count their open connections.
+    #[must_use]
+    pub fn connections(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.connections)
+    }
+
+    /// OpenMetrics text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        self.open.set(self.connections.load(Ordering::Relaxed));
+        let mut out = String::with_capacity(32 << 10);
+        if encode(&mut out, &self.registry).is_err() {
+            out.clear();
+            let _ = writeln!(out, "# EOF");
+        }
+        out
+    }
+}
+
+fn outcomes(registry: &mut Registry, name: &str, help: &str, words: &[&'static str]) -> Vec<Counter<u64, AtomicU64>> {
+    let family = Family::<OutcomeLabel, Counter>::default();
+    registry.register(name, help, family.clone());
+    words.iter().map(|outcome| family.get_or_create_owned(&OutcomeLabel { outcome })).collect()
+}
+
+fn code_word(status: u16) -> &'static str {
+    let mut digits = [0; 3];
+    for (digit, power) in digits.iter_mut().zip([100, 10, 1]) {
+        *digit = b'0' + u8::try_from(status / power % 10).unwrap_or(0);
+    }
+    CODES.iter().find(|word| word.as_bytes() == digits).copied().unwrap_or(match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "none",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_those_of_the_contract() {
+        let metrics = Metrics::new();
+        metrics.request("query", &Method::POST, 200, 0.002);
+        metrics.request("unknown", &Method::TRACE, 418, 0.0);
+        metrics.refusal(Reason::Hidden);
+        metrics.upstream(Upstream::Perses, Err(()), 0.1);
+        metrics.review(ReviewKind::Access, ReviewOutcome::Denied);
+        metrics.confine("ok");
+        metrics.reload(ReloadOutcome::Bad);
+        let text = metrics.encode();
+        for line in [
+            r#"perses_sidecar_requests_total{route="query",method="POST",code="200"} 1"#,
+            r#"perses_sidecar_requests_total{route="unknown",method="other",code="4xx"} 1"#,
+            r#"perses_sidecar_refusals_total{reason="hidden"} 1"#,
+            r#"perses_sidecar_refusals_total{reason="upgrade"} 0"#,
+            r#"perses_sidecar_upstream_requests_total{upstream="perses",code="error"} 1"#,
+            r#"perses_sidecar_reviews_total{kind="access",outcome="denied"} 1"#,
+            r#"perses_sidecar_confine_total{outcome="ok"} 1"#,
+            r#"perses_sidecar_config_reloads_total{outcome="bad"} 1"#,
+            "perses_sidecar_config_last_reload_successful 0",
+            r#"perses_sidecar_request_duration_seconds_count{route="query"} 1"#,
+            r#"perses_sidecar_build_info{version="#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,147 @@
+//! A metrics backend, asked directly and with our own credential.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use super::refuse;
+use crate::access::{Granted, Reprinted};
+use crate::config::Backend;
+use crate::dial::{self, Dial};
+use crate::promql::Confined;
+use crate::refusal::Refusal;
+use crate::route::push_pair;
+use crate::telemetry::metrics::{Metrics, Upstream};
+
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("perses-sidecar/", env!("CARGO_PKG_VERSION")));
+
+/// One configured backend and the way to it.
+pub struct BackendClient {
+    settings: Arc<Backend>,
+    dial: Dial,
+    authorization: Option<HeaderValue>,
+    metrics: Arc<Metrics>,
+}
+
+/// A request to a backend. It is made from confined text only, or reads no series at all.
+pub struct Question {
+    method: Method,
+    path: Cow<'static, str>,
+    form: String,
+}
+
+impl Question {
+    /// `query` or `query_range`.
+    #[must_use]
+    pub fn query(path: &'static str, query: &Granted<Confined>) -> Self {
+        let mut form = String::with_capacity(query.get().text().len() * 2 + 128);
+        push_pair(&mut form, "query", query.get().text());
+        Self { method: Method::POST, path: Cow::Borrowed(path), form }
+    }
+
+    /// `series`, `labels` or label values. Only the GET endpoint of label values exists in Prometheus.
+    #[must_use]
+    pub fn matching(method: Method, path: impl Into<Cow<'static, str>>, selectors: &Granted<Vec<Confined>>) -> Self {
+        let mut form = String::new();
+        for selector in selectors.get() {
+            push_pair(&mut form, "match[]", selector.text());
+        }
+        Self { method, path: path.into(), form }
+    }
+
+    /// `metadata` of one metric or of all; the answer must be filtered by what the caller's series are called.
+    #[must_use]
+    pub fn metadata() -> Self {
+        Self { method: Method::GET, path: Cow::Borrowed("/api/v1/metadata"), form: String::new() }
+    }
+
+    /// `parse_query` or `format_query`: text in, text out, no series.
+    #[must_use]
+    pub fn text(path: &'static str, text: &Granted<Reprinted>) -> Self {
+        let mut form = String::new();
+        push_pair(&mut form, "query", text.get().text());
+        Self { method: Method::POST, path: Cow::Borrowed(path), form }
+    }
+
+    /// What says nothing of anybody: version and health.
+    #[must_use]
+    pub fn about(what: About) -> Self {
+        let path = match what {
+            About::Build => "/api/v1/status/buildinfo",
+            About::Health => "/-/healthy",
+        };
+        Self { method: Method::GET, path: Cow::Borrowed(path), form: String::new() }
+    }
+
+    /// Adds a checked parameter.
+    pub fn push(&mut self, name: &str, value: &str) {
+        push_pair(&mut self.form, name, value);
+    }
+}
+
+/// Questions about the backend itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Its version.
+    Build,
+    /// Whether it is well.
+    Health,
+}
+
+impl BackendClient {
+    /// Speaks through `dial`, as whoever `token` says.
+    ///
+    /// # Errors
+    /// When the token cannot stand in a header.
+    pub fn new(settings: Arc<Backend>, dial: Dial, token: Option<&str>, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let authorization = token
+            .map(|token| {
+                let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                    .map_err(|_| format!("metrics_backends {}: token_file holds no token", settings.name))?;
+                value.set_sensitive(true);
+                Ok::<_, String>(value)
+            })
+            .transpose()?;
+        Ok(Self { settings, dial, authorization, metrics })
+    }
+
+    /// The backend's settings.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<Backend> {
+        &self.settings
+    }
+
+    /// Asks. The answer's head is here, its body arrives bit by bit.
+    ///
+    /// # Errors
+    /// 502, 503 and 504 when there is none.
+    pub async fn ask(&self, mut question: Question) -> Result<dial::Answer, Refusal> {
+        for (name, value) in &self.settings.parameters {
+            question.push(name, value);
+        }
+        let mut headers = HeaderMap::with_capacity(5);
+        headers.insert(header::USER_AGENT, USER_AGENT);
+        headers.insert(header::ACCEPT, crate::reply::JSON);
+        if let Some(authorization) = &self.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let began = Instant::now();
+        let deadline = (began + self.settings.timeout).into();
+        let outcome = if question.method == Method::POST {
+            headers.insert(header::CONTENT_TYPE, FORM);
+            self.dial.send(question.method, &question.path, headers, Bytes::from(question.form), deadline).await
+        } else if question.form.is_empty() {
+            self.dial.send(question.method, &question.path, headers, Bytes::new(), deadline).await
+        } else {
+            let target = format!("{}?{}", question.path, question.form);
+            self.dial.send(question.method, &target, headers, Bytes::new(), deadline).await
+        };
+        let code = outcome.as_ref().map(|answer| answer.status.as_u16()).map_err(|_| ());
+        self.metrics.upstream(Upstream::Metrics, code, began.elapsed().as_secs_f64());
+        outcome.map_err(|error| refuse(&error, "metrics backend"))
+    }
+}

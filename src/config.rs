@@ -358,3 +358,6 @@ pub enum Audit {
     /// `audit: {stream: off}`.
     Off,
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@
 //! | guards | [`identity`], [`access`] | who is this; may they |
 //! | behind the guards | [`upstream`], [`query`], [`catalog`] | the servers behind us, and answers made of theirs |
 //! | doors | [`gateway`], [`admin`] | the journey of a request; probes and metrics |
-//! | roof | [`app`] | build, run, reload, stop |
+//! | roof | [`app`], [`command`] | build, run, reload, stop; the command line |
 //!
 //! # The journey of one request
 //!
@@ -29,27 +29,27 @@
 pub mod names;
 pub mod refusal;
 
-pub mod document;
 pub mod promql;
 pub mod route;
+pub mod document;
 
 pub mod config;
 pub mod telemetry;
 
-pub mod cluster;
 pub mod dial;
-pub mod listen;
 pub mod reply;
+pub mod listen;
+pub mod cluster;
 
-pub mod access;
 pub mod identity;
+pub mod access;
 
-pub mod catalog;
-pub mod query;
 pub mod upstream;
+pub mod query;
+pub mod catalog;
 
-pub mod admin;
 pub mod gateway;
+pub mod admin;
 
 pub mod app;
 pub mod command;

@@ -64,13 +64,17 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
+    /// The next event that is no comment.
     fn next(&mut self) -> Result<(Event<'t>, usize, usize), Problem> {
-        match self.parser.next() {
-            None => Ok((Event::StreamEnd, 1, 1)),
-            Some(Ok((event, span))) => Ok((event, span.start.line(), span.start.col() + 1)),
-            Some(Err(error)) => {
-                let mark = error.marker();
-                Err(Problem::new(mark.line(), mark.col() + 1, "", format!("not YAML: {}", error.kind())))
+        loop {
+            match self.parser.next() {
+                None => return Ok((Event::StreamEnd, 1, 1)),
+                Some(Ok((Event::Comment(..), _))) => {}
+                Some(Ok((event, span))) => return Ok((event, span.start.line(), span.start.col() + 1)),
+                Some(Err(error)) => {
+                    let mark = error.marker();
+                    return Err(Problem::new(mark.line(), mark.col() + 1, "", format!("not YAML: {}", error.kind())));
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) enum Style {
 }
 
 /// The account of one request.
-pub struct Journal {
+pub(super) struct Journal {
     metrics: Arc<Metrics>,
     audit: Arc<Audit>,
     began: Instant,

@@ -190,7 +190,7 @@ pub fn push_pair(out: &mut String, name: &str, value: &str) {
 }
 
 /// Percent-encodes everything but unreserved characters (RFC 3986, 2.3).
-pub fn escape_into(out: &mut String, text: &str) {
+fn escape_into(out: &mut String, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

@@ -1,1 +1,8 @@
+//! Real servers and an OpenShift stand-in, for `cargo try` and the suites. Never part of the product.
 
+pub mod data;
+pub mod http;
+pub mod openshift;
+pub mod servers;
+pub mod tour;
+pub mod world;

@@ -1,0 +1,168 @@
+//! The shipped files, golden problems, and reloading.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+
+/// A pod with these files.
+struct Pod(BTreeMap<PathBuf, Vec<u8>>, bool);
+
+impl Surroundings for Pod {
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "KUBERNETES_SERVICE_HOST" if self.1 => Some("10.0.0.1".to_owned()),
+            "KUBERNETES_SERVICE_PORT" if self.1 => Some("443".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn pod() -> Pod {
+    let folder = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+    let files = [(folder.join("ca.crt"), b"pem".to_vec()), (folder.join("token"), b"token".to_vec())];
+    Pod(files.into_iter().collect(), true)
+}
+
+fn shipped(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap()
+}
+
+fn problems(text: &str) -> String {
+    match read(text, &pod()) {
+        Ok(_) => "good".to_owned(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+#[test]
+fn shipped_files_are_good() {
+    for name in ["minimal.yaml", "example.yaml"] {
+        assert_eq!(problems(&shipped(name)), "good", "{name}");
+    }
+}
+
+#[test]
+fn the_example_shows_every_key_with_its_default() {
+    let example = shipped("example.yaml");
+    let defaults =
+        read("metrics_backends:\n  - name: prometheus\n    url: http://prometheus.example:9090\n", &pod()).unwrap();
+    let shown = read(&example, &pod()).unwrap();
+    // Keys, commented out or not, by their last word.
+    for line in defaults.effective.lines().chain(shown.effective.lines()) {
+        let key = line.trim_start_matches([' ', '-']).split(':').next().unwrap();
+        let there = |line: &str| line.trim_start_matches([' ', '-', '#']).starts_with(&format!("{key}:"));
+        assert!(example.lines().any(there), "{key} is not in the example");
+    }
+    let (mut shown, defaults) = (shown.config, defaults.config);
+    assert_eq!(shown.fixed, defaults.fixed);
+    assert_eq!(shown.live.limits, defaults.live.limits);
+    assert_eq!(shown.live.access, defaults.live.access);
+    assert_eq!(shown.live.cluster, defaults.live.cluster);
+    assert_eq!((shown.live.telemetry, shown.live.audit), (defaults.live.telemetry, defaults.live.audit));
+    let (ours, theirs) = (shown.live.backends.remove(0), &defaults.live.backends[0]);
+    assert_eq!((ours.kind, ours.timeout, ours.retention), (theirs.kind, theirs.timeout, theirs.retention));
+}
+
+#[test]
+fn what_is_in_effect_reads_back() {
+    for name in ["minimal.yaml", "example.yaml"] {
+        let once = read(&shipped(name), &pod()).unwrap();
+        let twice = read(&once.effective, &pod()).unwrap_or_else(|problems| panic!("{problems:?}\n{}", once.effective));
+        assert_eq!(once.effective, twice.effective);
+        assert_eq!(once.config.fixed, twice.config.fixed);
+        assert_eq!(once.config.live.limits, twice.config.live.limits);
+        assert_eq!(once.config.live.backends.len(), twice.config.live.backends.len());
+    }
+}
+
+/// Input, a line of dashes, the problems; cases are parted by lines of equal signs.
+#[test]
+fn golden_problems() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config/problems.txt");
+    let text = fs::read_to_string(path).unwrap();
+    let mut count = 0;
+    for case in text.split("\n====\n") {
+        let (input, expected) = case.split_once("\n----\n").unwrap();
+        assert_eq!(problems(input), expected.trim_end(), "{input}");
+        count += 1;
+    }
+    assert!(count >= 20, "{count} cases");
+}
+
+#[test]
+fn outside_of_a_pod_the_cluster_must_be_named() {
+    let text = "metrics_backends:\n  - name: a\n    url: http://a\n";
+    let problems = read(text, &Pod(pod().0, false)).unwrap_err();
+    assert!(problems[0].to_string().contains("cluster.url: is required outside of a pod"), "{problems:?}");
+    assert!(read(text, &Pod(BTreeMap::new(), true)).unwrap_err()[0].message.contains("ca.crt cannot be read"));
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    for text in [
+        "",
+        "\0",
+        "[",
+        "- - -",
+        "a: &x 1\nb: *x",
+        "{",
+        "? a",
+        "---\na: 1\n---\nb: 1",
+        &"[".repeat(10_000),
+        "\u{feff}a: 1",
+        "a:\n\tb: 1",
+        "!!map {}",
+    ] {
+        assert_ne!(problems(text), "good", "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn changes_are_noticed_by_content_through_links_too() {
+    let folder = std::env::temp_dir().join(format!("config-watch-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.join("v1")).unwrap();
+    fs::create_dir_all(folder.join("v2")).unwrap();
+    fs::write(folder.join("ca"), "pem").unwrap();
+    let text = |points: u32| {
+        let folder = folder.display();
+        format!(
+            "cluster:\n  url: https://x\n  ca_file: {folder}/ca\n  token_file: {folder}/ca\nmetrics_backends:\n  - name: a\n    url: http://a\nlimits:\n  query_points: {points}\n"
+        )
+    };
+    // As kubelet lays a ConfigMap out: the file is a link through a link that is swapped.
+    fs::write(folder.join("v1/c.yaml"), text(1)).unwrap();
+    fs::write(folder.join("v2/c.yaml"), text(2)).unwrap();
+    std::os::unix::fs::symlink("v1", folder.join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/c.yaml", folder.join("c.yaml")).unwrap();
+    let path = folder.join("c.yaml");
+    let loaded = load(&path).unwrap();
+    let mut watcher = Watcher::new(&path, loaded.files, Duration::from_millis(20));
+    let quiet = tokio::time::timeout(Duration::from_millis(100), watcher.next()).await;
+    assert!(quiet.is_err(), "nothing changed");
+    std::os::unix::fs::symlink("v2", folder.join("..tmp")).unwrap();
+    fs::rename(folder.join("..tmp"), folder.join("..data")).unwrap();
+    let points = |reload| match reload {
+        Reload::Good(loaded) => Ok(loaded.config.live.limits.query_points),
+        Reload::Bad(problems) => Err(problems),
+    };
+    assert_eq!(points(watcher.next().await), Ok(2));
+    fs::write(folder.join("v2/c.yaml"), &text(3)[..40]).unwrap();
+    assert!(points(watcher.next().await).is_err(), "half a file is told");
+    let quiet = tokio::time::timeout(Duration::from_millis(100), watcher.next()).await;
+    assert!(quiet.is_err(), "and told once");
+    fs::write(folder.join("v2/c.yaml"), text(3)).unwrap();
+    assert_eq!(points(watcher.next().await), Ok(3));
+    fs::write(folder.join("ca"), "another").unwrap();
+    assert_eq!(points(watcher.next().await), Ok(3), "a file that it names has changed");
+    fs::remove_dir_all(&folder).unwrap();
+}

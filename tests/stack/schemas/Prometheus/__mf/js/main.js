@@ -1,0 +1,1 @@
+// Stands in for the bundle of Prometheus; nothing runs it.

@@ -1,0 +1,110 @@
+//! A small HTTP client for checks against loopback: one request, the whole answer.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Headers.
+    pub headers: http::HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; `null` when it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+/// Asks plain-HTTP servers.
+#[derive(Clone)]
+pub struct Http(Client<HttpConnector, Full<Bytes>>);
+
+impl Default for Http {
+    fn default() -> Self {
+        Self(Client::builder(TokioExecutor::new()).build_http())
+    }
+}
+
+impl Http {
+    /// One request with any headers.
+    ///
+    /// # Errors
+    /// When there is no whole answer within 30 s.
+    pub async fn send(&self, method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Answer> {
+        let mut request = http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).map_err(io::Error::other)?;
+        let exchange = async {
+            let answer = self.0.request(request).await.map_err(io::Error::other)?;
+            let (parts, body) = answer.into_parts();
+            let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        };
+        tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// GET, as somebody.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn get(&self, url: &str, token: &str) -> io::Result<Answer> {
+        self.send("GET", url, &[("authorization", &format!("Bearer {token}"))], "").await
+    }
+
+    /// JSON with any method, as somebody.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn json(&self, method: &str, url: &str, token: &str, body: &Value) -> io::Result<Answer> {
+        let authorization = format!("Bearer {token}");
+        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        self.send(method, url, &headers, &body.to_string()).await
+    }
+
+    /// A form by POST, as somebody.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn form(&self, url: &str, token: &str, pairs: &[(&str, &str)]) -> io::Result<Answer> {
+        let authorization = format!("Bearer {token}");
+        let headers =
+            [("authorization", authorization.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+        let escape = |text: &str| {
+            text.bytes().fold(String::new(), |mut out, byte| {
+                if byte.is_ascii_alphanumeric() {
+                    out.push(char::from(byte));
+                } else {
+                    out.push_str(&format!("%{byte:02X}"));
+                }
+                out
+            })
+        };
+        let body: Vec<String> =
+            pairs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
+        self.send("POST", url, &headers, &body.join("&")).await
+    }
+}

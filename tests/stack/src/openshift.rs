@@ -1,0 +1,307 @@
+//! A stand-in for the OpenShift API: token reviews, access reviews over RBAC, projects and namespaces, on TLS.
+//!
+//! It behaves as the API server does where the product can see it, counts what it was asked, and can be told to fail.
+
+mod rbac;
+mod serve;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rbac::{Binding, Rbac};
+pub use rbac::{Rule, Subject, Who};
+
+/// The service account of the sidecar.
+pub const SIDECAR: &str = "system:serviceaccount:perses:perses-sidecar";
+
+/// An endpoint that can be counted and told to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the words are the API's own")]
+pub enum Endpoint {
+    TokenReviews,
+    AccessReviews,
+    Projects,
+    Namespaces,
+}
+
+/// How an endpoint fails.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This status and body.
+    Status(u16, String),
+    /// 429 with this many seconds in `Retry-After`.
+    TooMany(u64),
+    /// The answer comes late.
+    Slow(Duration),
+    /// The connection is closed without an answer.
+    Reset,
+    /// `allowed` and `denied` at once.
+    Contradiction,
+    /// The API group does not exist, as on plain Kubernetes.
+    Missing,
+}
+
+#[derive(Clone, Debug)]
+struct Token {
+    user: String,
+    expires: Option<SystemTime>,
+    scopes: Vec<String>,
+    audiences: Vec<String>,
+}
+
+#[derive(Default)]
+struct State {
+    namespaces: BTreeSet<String>,
+    groups: BTreeMap<String, Vec<String>>,
+    tokens: BTreeMap<String, Token>,
+    rbac: Rbac,
+    faults: BTreeMap<Endpoint, Fault>,
+    counts: BTreeMap<Endpoint, u64>,
+    last_bodies: BTreeMap<Endpoint, Vec<u8>>,
+    advance: Duration,
+}
+
+/// A handle to the state of the stand-in.
+#[derive(Clone, Default)]
+pub struct Cluster(Arc<Mutex<State>>);
+
+impl Cluster {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more namespace.
+    pub fn add_namespace(&self, name: &str) {
+        self.state().namespaces.insert(name.to_owned());
+    }
+
+    /// One less; its bindings go with it.
+    pub fn remove_namespace(&self, name: &str) {
+        let mut state = self.state();
+        state.namespaces.remove(name);
+        state.rbac.bindings.retain(|binding| binding.namespace.as_deref() != Some(name));
+    }
+
+    /// A person with their groups.
+    pub fn add_user(&self, name: &str, groups: &[&str]) {
+        self.state().groups.insert(name.to_owned(), groups.iter().map(|group| (*group).to_owned()).collect());
+    }
+
+    /// A person's full token.
+    #[must_use]
+    pub fn issue_token(&self, user: &str) -> String {
+        self.issue_scoped_token(user, &["user:full"], None)
+    }
+
+    /// A person's token with scopes and a lifetime.
+    #[must_use]
+    pub fn issue_scoped_token(&self, user: &str, scopes: &[&str], lifetime: Option<Duration>) -> String {
+        let token = format!("sha256~{}", random_text(43));
+        let mut state = self.state();
+        let expires = lifetime.map(|lifetime| SystemTime::now() + state.advance + lifetime);
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        state.tokens.insert(token.clone(), Token { user: user.to_owned(), expires, scopes, audiences: Vec::new() });
+        token
+    }
+
+    /// A service account's token, meant for these audiences; for the API server's own if there are none.
+    #[must_use]
+    pub fn service_account_token(&self, namespace: &str, name: &str, audiences: &[&str]) -> String {
+        let token = format!("e30.e30.{}", random_text(43));
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        let groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        let mut state = self.state();
+        state.groups.insert(user.clone(), groups);
+        let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
+        state.tokens.insert(token.clone(), Token { user, expires: None, scopes: Vec::new(), audiences });
+        token
+    }
+
+    /// Deletes a token.
+    pub fn revoke_token(&self, token: &str) {
+        self.state().tokens.remove(token);
+    }
+
+    /// Binds a cluster role to a user in a namespace.
+    pub fn bind_role(&self, namespace: &str, user: &str, role: &str) {
+        self.bind(Some(namespace), Subject::User(user.to_owned()), role);
+    }
+
+    /// Takes such a binding away.
+    pub fn unbind_role(&self, namespace: &str, user: &str, role: &str) {
+        let subject = Subject::User(user.to_owned());
+        let gone = Binding { namespace: Some(namespace.to_owned()), subject, role: role.to_owned() };
+        self.state().rbac.bindings.retain(|binding| *binding != gone);
+    }
+
+    /// Binds a cluster role to a user everywhere.
+    pub fn bind_cluster_role(&self, user: &str, role: &str) {
+        self.bind(None, Subject::User(user.to_owned()), role);
+    }
+
+    /// Binds a cluster role to a user or group, in a namespace or everywhere.
+    pub fn bind(&self, namespace: Option<&str>, subject: Subject, role: &str) {
+        let binding = Binding { namespace: namespace.map(str::to_owned), subject, role: role.to_owned() };
+        self.state().rbac.bindings.push(binding);
+    }
+
+    /// Adds a cluster role.
+    pub fn add_role(&self, name: &str, rules: Vec<Rule>) {
+        self.state().rbac.roles.insert(name.to_owned(), rules);
+    }
+
+    /// How often an endpoint was asked.
+    #[must_use]
+    pub fn count(&self, endpoint: Endpoint) -> u64 {
+        self.state().counts.get(&endpoint).copied().unwrap_or_default()
+    }
+
+    /// The last body that an endpoint was sent.
+    #[must_use]
+    pub fn last_body(&self, endpoint: Endpoint) -> Vec<u8> {
+        self.state().last_bodies.get(&endpoint).cloned().unwrap_or_default()
+    }
+
+    /// Makes an endpoint fail, or work again.
+    pub fn set_fault(&self, endpoint: Endpoint, fault: Option<Fault>) {
+        let mut state = self.state();
+        match fault {
+            Some(fault) => state.faults.insert(endpoint, fault),
+            None => state.faults.remove(&endpoint),
+        };
+    }
+
+    /// Lets time pass for tokens.
+    pub fn advance(&self, time: Duration) {
+        self.state().advance += time;
+    }
+}
+
+/// A running stand-in; it stops when dropped.
+pub struct OpenShift {
+    url: String,
+    folder: PathBuf,
+    cluster: Cluster,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl OpenShift {
+    /// Starts on a free port of the loopback, with a certificate authority of its own, and writes `ca.crt` and `token` (the
+    /// sidecar's) into `folder`.
+    ///
+    /// # Errors
+    /// When a file cannot be written or no port is free.
+    pub async fn start(folder: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let cluster = Cluster::default();
+        {
+            let mut state = cluster.state();
+            state.rbac = Rbac::stock();
+        }
+        cluster.add_namespace("perses");
+        let token = cluster.service_account_token("perses", "perses-sidecar", &[]);
+        cluster.bind_cluster_role(SIDECAR, "system:auth-delegator");
+        cluster.bind_cluster_role(SIDECAR, "namespace-reader");
+        std::fs::write(folder.join("token"), &token)?;
+        let certificates = Certificates::make(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
+        std::fs::write(folder.join("ca.crt"), &certificates.ca)?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("https://127.0.0.1:{}", listener.local_addr()?.port());
+        let config = certificates.server_config()?;
+        let task = tokio::spawn(serve::serve(listener, config, cluster.clone()));
+        Ok(Self { url, folder: folder.to_owned(), cluster, task })
+    }
+
+    /// `https://127.0.0.1:PORT`
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The certificate authority's file.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
+    /// The sidecar's token's file.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.folder.join("token")
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Drop for OpenShift {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A certificate authority and a certificate of it, in PEM.
+pub struct Certificates {
+    /// The authority.
+    pub ca: String,
+    /// The chain.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl Certificates {
+    /// Makes both for these names.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub fn make(names: &[&str]) -> io::Result<Self> {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "stand-in");
+        let ca_key = rcgen::KeyPair::generate().map_err(io::Error::other)?;
+        let ca = params.self_signed(&ca_key).map_err(io::Error::other)?;
+        let issuer = rcgen::Issuer::new(params, ca_key);
+        let key = rcgen::KeyPair::generate().map_err(io::Error::other)?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let leaf = rcgen::CertificateParams::new(names).map_err(io::Error::other)?;
+        let leaf = leaf.signed_by(&key, &issuer).map_err(io::Error::other)?;
+        Ok(Self { ca: ca.pem(), certificate: leaf.pem(), key: key.serialize_pem() })
+    }
+
+    fn server_config(&self) -> io::Result<Arc<rustls::ServerConfig>> {
+        use rustls_pki_types::pem::PemObject;
+        let chain = rustls_pki_types::CertificateDer::pem_slice_iter(self.certificate.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(io::Error::other)?;
+        let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(io::Error::other)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(io::Error::other)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// Letters and digits that nobody guesses within a test.
+#[must_use]
+pub fn random_text(length: usize) -> String {
+    use std::hash::{BuildHasher, Hasher};
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    (0..length)
+        .map(|_| {
+            let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+            char::from(LETTERS[usize::try_from(random % 62).unwrap_or_default()])
+        })
+        .collect()
+}

@@ -1,0 +1,213 @@
+//! The HTTP face of the stand-in.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::rbac::{Asked, Who};
+use super::{Cluster, Endpoint, Fault, State, Token};
+
+pub(super) async fn serve(listener: TcpListener, config: Arc<rustls::ServerConfig>, cluster: Cluster) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (acceptor, cluster) = (TlsAcceptor::from(Arc::clone(&config)), cluster.clone());
+        connections.spawn(async move {
+            let Ok(stream) = acceptor.accept(tcp).await else { return };
+            let service = service_fn(move |request| {
+                let cluster = cluster.clone();
+                async move { answer(&cluster, request).await }
+            });
+            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// An error makes hyper close the connection without an answer.
+async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let path = head.uri.path().to_owned();
+    let endpoint = match (head.method.as_str(), path.as_str()) {
+        ("POST", "/apis/authentication.k8s.io/v1/tokenreviews") => Some(Endpoint::TokenReviews),
+        ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews") => Some(Endpoint::AccessReviews),
+        ("GET", "/apis/project.openshift.io/v1/projects") => Some(Endpoint::Projects),
+        ("GET", "/api/v1/namespaces") => Some(Endpoint::Namespaces),
+        _ => None,
+    };
+    let mut fault = None;
+    if let Some(endpoint) = endpoint {
+        let mut state = cluster.state();
+        *state.counts.entry(endpoint).or_default() += 1;
+        state.last_bodies.insert(endpoint, body.to_vec());
+        fault = state.faults.get(&endpoint).cloned();
+    }
+    match &fault {
+        Some(Fault::Reset) => return Err(std::io::ErrorKind::ConnectionReset.into()),
+        Some(Fault::Slow(time)) => tokio::time::sleep(*time).await,
+        Some(Fault::Status(code, text)) => return Ok(reply(*code, text.clone())),
+        Some(Fault::TooMany(seconds)) => {
+            let mut response = status(429, "too many requests");
+            response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into());
+            return Ok(response);
+        }
+        Some(Fault::Missing) => return Ok(status(404, "the server could not find the requested resource")),
+        Some(Fault::Contradiction) | None => {}
+    }
+    let state = cluster.state();
+    let bearer = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(caller) = bearer.and_then(|token| person(&state, token)) else {
+        return Ok(status(401, "Unauthorized"));
+    };
+    let may = |verb: &str, group: &str, resource: &str| {
+        let asked = Asked { verb: verb.into(), group: group.into(), resource: resource.into(), ..Asked::default() };
+        state.rbac.allows(&caller, &asked)
+    };
+    Ok(match endpoint {
+        None => status(404, "the server could not find the requested resource"),
+        Some(Endpoint::TokenReviews) if !may("create", "authentication.k8s.io", "tokenreviews") => {
+            status(403, "forbidden")
+        }
+        Some(Endpoint::AccessReviews) if !may("create", "authorization.k8s.io", "subjectaccessreviews") => {
+            status(403, "forbidden")
+        }
+        Some(Endpoint::Namespaces) if !may("list", "", "namespaces") => status(403, "forbidden"),
+        Some(Endpoint::TokenReviews) => token_review(&state, &body),
+        Some(Endpoint::AccessReviews) => access_review(&state, &body, matches!(fault, Some(Fault::Contradiction))),
+        Some(Endpoint::Namespaces) => list(state.namespaces.iter().map(String::as_str), "NamespaceList"),
+        Some(Endpoint::Projects) => {
+            if caller
+                .scopes
+                .as_ref()
+                .is_some_and(|scopes| !scopes.iter().any(|scope| scope == "user:full" || scope == "user:list-projects"))
+            {
+                return Ok(status(403, "scopes prevent this action"));
+            }
+            // The list of projects looks at rights alone; scopes have decided whether it may be asked for.
+            let full = Who { scopes: None, ..caller.clone() };
+            let visible = state.namespaces.iter().filter(|namespace| {
+                let asked = Asked {
+                    namespace: (*namespace).clone(),
+                    verb: "get".into(),
+                    resource: "namespaces".into(),
+                    ..Asked::default()
+                };
+                state.rbac.allows(&full, &asked)
+            });
+            list(visible.map(String::as_str), "ProjectList")
+        }
+    })
+}
+
+fn live<'s>(state: &'s State, token: &str) -> Option<&'s Token> {
+    let now = SystemTime::now() + state.advance;
+    state.tokens.get(token).filter(|token| token.expires.is_none_or(|expires| expires > now))
+}
+
+fn groups(state: &State, token: &Token) -> Vec<String> {
+    let mut groups = state.groups.get(&token.user).cloned().unwrap_or_default();
+    if !token.scopes.is_empty() {
+        groups.push("system:authenticated:oauth".to_owned());
+    }
+    groups.push("system:authenticated".to_owned());
+    groups
+}
+
+fn person(state: &State, token: &str) -> Option<Who> {
+    let token = live(state, token).filter(|token| token.audiences.is_empty())?;
+    let scopes = (!token.scopes.is_empty()).then(|| token.scopes.clone());
+    Some(Who { user: token.user.clone(), groups: groups(state, token), scopes })
+}
+
+fn token_review(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
+    let Ok(mut review) = serde_json::from_slice::<Value>(body) else { return status(400, "not JSON") };
+    let asked: Vec<String> = serde_json::from_value(review["spec"]["audiences"].clone()).ok().unwrap_or_default();
+    let text = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
+    let known = live(state, &text).filter(|token| {
+        // A token without audiences is meant for the API server; one with them, for these alone.
+        if asked.is_empty() {
+            token.audiences.is_empty()
+        } else {
+            token.audiences.iter().any(|audience| asked.contains(audience))
+        }
+    });
+    review["status"] = match known {
+        None => json!({ "user": {}, "error": "[invalid bearer token]" }),
+        Some(token) => {
+            let mut user =
+                json!({ "username": token.user, "uid": format!("uid-{}", token.user), "groups": groups(state, token) });
+            if !token.scopes.is_empty() {
+                user["extra"] = json!({ "scopes.authorization.openshift.io": token.scopes });
+            }
+            let audiences: Vec<&String> = token.audiences.iter().filter(|audience| asked.contains(audience)).collect();
+            json!({ "authenticated": true, "user": user, "audiences": if asked.is_empty() { json!(["https://kubernetes.default.svc"]) } else { json!(audiences) } })
+        }
+    };
+    reply(201, review.to_string())
+}
+
+fn access_review(state: &State, body: &[u8], contradiction: bool) -> Response<Full<Bytes>> {
+    let Ok(mut review) = serde_json::from_slice::<Value>(body) else { return status(400, "not JSON") };
+    let spec = &review["spec"];
+    let strings = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).unwrap_or_default();
+    let scopes = spec["extra"].get("scopes.authorization.openshift.io").map(strings);
+    let who =
+        Who { user: spec["user"].as_str().unwrap_or_default().to_owned(), groups: strings(&spec["groups"]), scopes };
+    let asked = if let Some(path) = spec["nonResourceAttributes"]["path"].as_str() {
+        let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default().to_owned();
+        Asked { path: Some(path.to_owned()), verb, ..Asked::default() }
+    } else {
+        let part = |key: &str| spec["resourceAttributes"][key].as_str().unwrap_or_default().to_owned();
+        let (resource, subresource) = (part("resource"), part("subresource"));
+        let resource = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
+        Asked {
+            namespace: part("namespace"),
+            verb: part("verb"),
+            group: part("group"),
+            resource,
+            name: part("name"),
+            path: None,
+        }
+    };
+    if who.user.is_empty() && who.groups.is_empty() {
+        return status(422, "at least one of user or group must be specified");
+    }
+    let allowed = state.rbac.allows(&who, &asked);
+    review["status"] = if contradiction {
+        json!({ "allowed": true, "denied": true })
+    } else {
+        json!({ "allowed": allowed, "reason": if allowed { "RBAC: allowed" } else { "" } })
+    };
+    reply(201, review.to_string())
+}
+
+fn list<'n>(names: impl Iterator<Item = &'n str>, kind: &str) -> Response<Full<Bytes>> {
+    let items: Vec<Value> =
+        names.map(|name| json!({ "metadata": { "name": name, "uid": format!("uid-{name}") } })).collect();
+    reply(200, json!({ "kind": kind, "apiVersion": "v1", "metadata": {}, "items": items }).to_string())
+}
+
+fn status(code: u16, message: &str) -> Response<Full<Bytes>> {
+    let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code });
+    reply(code, body.to_string())
+}
+
+fn reply(code: u16, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}

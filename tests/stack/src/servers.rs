@@ -1,0 +1,270 @@
+//! Real servers: built when they are missing, started on free ports of the loopback, ended with whoever started them.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::http::Http;
+
+/// Versions that the suites are written for.
+pub const PERSES: &str = "0.54.0";
+/// As above.
+pub const PROMETHEUS: &str = "0.316.0";
+
+/// Where the stack keeps its files: `target/stack` of this checkout.
+#[must_use]
+pub fn home() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
+    target.join("stack")
+}
+
+/// The root of this checkout.
+#[must_use]
+pub fn checkout() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Something that Go builds.
+struct Recipe {
+    tools: &'static str,
+    version: &'static str,
+    /// Binary and package.
+    binaries: &'static [(&'static str, &'static str)],
+    tags: &'static str,
+    /// Perses leaves a generated file out of its module.
+    vendor: bool,
+}
+
+const RECIPES: [Recipe; 2] = [
+    Recipe {
+        tools: "perses-0.54",
+        version: PERSES,
+        binaries: &[
+            ("perses", "github.com/perses/perses/cmd/perses"),
+            ("percli", "github.com/perses/perses/cmd/percli"),
+        ],
+        tags: "",
+        vendor: true,
+    },
+    Recipe {
+        tools: "prometheus",
+        version: PROMETHEUS,
+        binaries: &[
+            ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
+            ("promtool", "github.com/prometheus/prometheus/cmd/promtool"),
+        ],
+        tags: "remove_all_sd,slicelabels",
+        vendor: false,
+    },
+];
+
+/// The path of a built binary, building it first if it is missing. `say` gets a line for each step.
+///
+/// # Errors
+/// When Go is missing or a build fails; the text says what to do.
+pub fn binary(name: &str, say: &dyn Fn(&str)) -> io::Result<PathBuf> {
+    let recipe = RECIPES.iter().find(|recipe| recipe.binaries.iter().any(|(binary, _)| *binary == name));
+    let Some(recipe) = recipe else { return Err(io::Error::other(format!("nobody knows how to build {name}"))) };
+    let path = home().join("bin").join(format!("{name}-{}", recipe.version));
+    if path.exists() {
+        return Ok(path);
+    }
+    fs::create_dir_all(home().join("bin"))?;
+    // Two processes must not build at once: whoever comes second finds the binary done.
+    let lock = File::create(home().join("build.lock"))?;
+    lock.lock()?;
+    if !path.exists() {
+        build(recipe, say)?;
+    }
+    Ok(path)
+}
+
+fn build(recipe: &Recipe, say: &dyn Fn(&str)) -> io::Result<()> {
+    let began = Instant::now();
+    let folder = home().join("build").join(recipe.tools);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    let tools = checkout().join("tests/stack/tools").join(recipe.tools);
+    for file in ["go.mod", "go.sum", "tools.go"] {
+        fs::copy(tools.join(file), folder.join(file))?;
+    }
+    say(&format!("building {} {} from its Go module (once, a few minutes)", recipe.tools, recipe.version));
+    if recipe.vendor {
+        go(&folder, &["mod", "vendor"])?;
+        let embed = folder.join("vendor/github.com/perses/perses/ui/embed.go");
+        fs::write(embed, "package ui\n\nimport \"embed\"\n\nvar embedFS embed.FS\n")?;
+    }
+    for (binary, package) in recipe.binaries {
+        let out = folder.join(binary);
+        let out = out.to_string_lossy();
+        let tags = format!("-tags={}", recipe.tags);
+        let module = if recipe.vendor { "-mod=vendor" } else { "-mod=mod" };
+        go(&folder, &["build", module, &tags, "-o", &out, package])?;
+        fs::rename(folder.join(binary), home().join("bin").join(format!("{binary}-{}", recipe.version)))?;
+        say(&format!("built {binary} after {} s", began.elapsed().as_secs()));
+    }
+    fs::remove_dir_all(&folder)
+}
+
+fn go(folder: &Path, arguments: &[&str]) -> io::Result<()> {
+    let output = Command::new("go").args(arguments).current_dir(folder).output().map_err(|error| {
+        io::Error::other(format!(
+            "go cannot be run ({error}); install Go 1.26 or name built servers by --perses and --prometheus"
+        ))
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let tail: Vec<&str> = text.lines().rev().take(15).collect();
+    let tail: Vec<&str> = tail.into_iter().rev().collect();
+    Err(io::Error::other(format!("go {} failed:\n{}", arguments.join(" "), tail.join("\n"))))
+}
+
+/// A process that ends when this value does, and when this process does.
+pub struct Server {
+    shell: Child,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts a program; its output goes to `log`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(program: &Path, arguments: &[String], log: &Path, environment: &[(&str, &str)]) -> io::Result<Self> {
+        let pid_file = log.with_extension("pid");
+        let output = File::create(log)?;
+        // The shell waits for its standard input to end, which it does with us however we end, and ends the server then.
+        let script = "\"$@\" </dev/null & child=$!; echo $child > \"$PID_FILE\"; cat >/dev/null; kill $child 2>/dev/null; \
+                      (sleep 10; kill -9 $child 2>/dev/null) & wait $child";
+        let mut shell = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(program)
+            .args(arguments)
+            .env("PID_FILE", &pid_file)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        let began = Instant::now();
+        loop {
+            let pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
+            if let Some(pid) = pid {
+                return Ok(Self { shell, pid, log: log.to_owned() });
+            }
+            if began.elapsed() > Duration::from_secs(5) {
+                let _ = shell.kill();
+                return Err(io::Error::other(format!("{} did not start", program.display())));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The server's own process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let _ = Command::new("kill").args([&format!("-{name}"), &self.pid.to_string()]).status();
+    }
+
+    /// Whether the process is there.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        // A process that has ended and not been waited for is there as a zombie.
+        fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// Resident memory in KiB.
+    #[must_use]
+    pub fn resident(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    /// What it has written.
+    #[must_use]
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until a URL answers 200.
+    ///
+    /// # Errors
+    /// After `patience`, or when the process has ended; with the end of what it wrote.
+    pub async fn ready(&self, url: &str, patience: Duration) -> io::Result<()> {
+        let http = Http::default();
+        let began = Instant::now();
+        loop {
+            if http.send("GET", url, &[], "").await.is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            if !self.is_running() || began.elapsed() > patience {
+                let output = self.output();
+                let tail: Vec<&str> = output.lines().rev().take(12).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                return Err(io::Error::other(format!("{url} did not become ready:\n{}", tail.join("\n"))));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+        let _ = io::stdout().flush();
+    }
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A new folder for one run.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn run_folder(name: &str) -> io::Result<PathBuf> {
+    let folder = home().join("run").join(format!(
+        "{name}-{}-{}",
+        std::process::id(),
+        crate::openshift::random_text(6).to_lowercase()
+    ));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Copies a folder.
+///
+/// # Errors
+/// As the system says.
+pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else if fs::hard_link(entry.path(), &target).is_err() {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}

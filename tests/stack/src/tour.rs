@@ -1,0 +1,259 @@
+//! A scripted tour: each step says what it shows, and fails loudly.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::http::{Answer, Http};
+use crate::world::{World, dashboard};
+
+/// Walks through; gives how many steps passed and failed. `say` gets a line for each.
+pub async fn walk(world: &World, say: &dyn Fn(&str)) -> (usize, usize) {
+    let mut tour = Tour { world, http: Http::default(), say, passed: 0, failed: 0 };
+    if let Err(error) = tour.all().await {
+        tour.step("the tour goes on", Err(error.to_string()));
+    }
+    (tour.passed, tour.failed)
+}
+
+struct Tour<'w> {
+    world: &'w World,
+    http: Http,
+    say: &'w dyn Fn(&str),
+    passed: usize,
+    failed: usize,
+}
+
+/// The values of a label in the answer to an instant query.
+#[must_use]
+pub fn label_values(answer: &Answer, label: &str) -> BTreeSet<String> {
+    let json = answer.json();
+    let result = json["data"]["result"].as_array().cloned().unwrap_or_default();
+    result.iter().filter_map(|series| series["metric"][label].as_str().map(str::to_owned)).collect()
+}
+
+/// The names of the objects in a list, with their projects.
+#[must_use]
+pub fn names(answer: &Answer) -> BTreeSet<String> {
+    let list = answer.json().as_array().cloned().unwrap_or_default();
+    list.iter()
+        .map(|object| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            object["metadata"]["project"]
+                .as_str()
+                .map_or_else(|| name.to_owned(), |project| format!("{project}/{name}"))
+        })
+        .collect()
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(got: T, expected: T) -> Result<(), String> {
+    if got == expected { Ok(()) } else { Err(format!("expected {expected:?}, got {got:?}")) }
+}
+
+fn set(words: &[&str]) -> BTreeSet<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+impl Tour<'_> {
+    fn step(&mut self, what: &str, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                (self.say)(&format!("  ok      {what}"));
+            }
+            Err(problem) => {
+                self.failed += 1;
+                (self.say)(&format!("  FAILED  {what}: {problem}"));
+            }
+        }
+    }
+
+    async fn get(&self, who: &str, path: &str) -> io::Result<Answer> {
+        self.http.get(&format!("{}{path}", self.world.gateway()), self.world.token(who)).await
+    }
+
+    async fn query(&self, who: &str, query: &str) -> io::Result<Answer> {
+        let url = format!("{}/proxy/globaldatasources/prometheus/api/v1/query", self.world.gateway());
+        self.http.form(&url, self.world.token(who), &[("query", query)]).await
+    }
+
+    async fn all(&mut self) -> io::Result<()> {
+        self.lists().await?;
+        self.queries().await?;
+        self.writes().await?;
+        self.revocation().await?;
+        self.reload().await
+    }
+
+    async fn lists(&mut self) -> io::Result<()> {
+        let answer = self.http.send("GET", &format!("{}/api/v1/projects", self.world.gateway()), &[], "").await?;
+        self.step("without a token: 401 and how to log in", expect(answer.status, 401));
+        let answer = self.get("ada", "/api/v1/projects").await?;
+        self.step("ada sees the projects team-a and team-b", expect(names(&answer), set(&["team-a", "team-b"])));
+        let answer = self.get("grace", "/api/v1/projects").await?;
+        self.step("grace sees team-b only, on the same URL", expect(names(&answer), set(&["team-b"])));
+        let answer = self.get("eve", "/api/v1/projects").await?;
+        self.step("eve sees nothing", expect((answer.status, answer.text()), (200, "[]".to_owned())));
+        let answer = self.get("root", "/api/v1/projects").await?;
+        let all = set(&["perses", "shared", "team-a", "team-b", "team-c"]);
+        self.step("root sees every namespace, and the stored project that is none", expect(names(&answer), all));
+        let answer = self.get("ada", "/api/v1/dashboards").await?;
+        self.step(
+            "ada's dashboards are of team-a and team-b",
+            expect(names(&answer), set(&["team-a/overview", "team-b/overview"])),
+        );
+        let answer = self.get("grace", "/api/v1/dashboards?metadata_only=true").await?;
+        self.step("grace's are of team-b", expect(names(&answer), set(&["team-b/overview"])));
+        let answer = self.get("eve", "/api/v1/projects/team-a/dashboards/overview").await?;
+        let nothing = self.get("eve", "/api/v1/projects/team-a/dashboards/no-such").await?;
+        let same = answer.status == 404 && nothing.status == 404 && answer.body == nothing.body;
+        self.step("eve cannot tell what exists from what does not", expect(same, true));
+        Ok(())
+    }
+
+    async fn queries(&mut self) -> io::Result<()> {
+        let answer = self.query("ada", "vllm:num_requests_running").await?;
+        self.step(
+            "ada's query answers for team-a and team-b",
+            expect(label_values(&answer, "namespace"), set(&["team-a", "team-b"])),
+        );
+        let answer = self.query("grace", "vllm:num_requests_running").await?;
+        self.step(
+            "the same query of grace answers for team-b",
+            expect(label_values(&answer, "namespace"), set(&["team-b"])),
+        );
+        let answer = self.query("eve", "vllm:num_requests_running").await?;
+        self.step("and of eve not at all", expect(answer.status, 403));
+        let answer = self.query("root", "vllm:num_requests_running").await?;
+        self.step(
+            "root's answers for every team",
+            expect(label_values(&answer, "namespace"), set(&["team-a", "team-b", "team-c"])),
+        );
+        for query in [
+            "vllm:num_requests_running{namespace=\"team-a\"}",
+            "{namespace=~\".*team-a.*\"}",
+            "vllm:num_requests_running{namespace!=\"team-b\"} or vllm:num_requests_waiting{namespace=\"team-c\"}",
+        ] {
+            let answer = self.query("grace", query).await?;
+            let result = answer.json()["data"]["result"].clone();
+            self.step(
+                &format!("grace asks for a foreign namespace ({query}): no series"),
+                expect((answer.status, result), (200, json!([]))),
+            );
+        }
+        let answer = self.query("grace", "sum by (exported_namespace) (DCGM_FI_DEV_GPU_UTIL)").await?;
+        self.step(
+            "GPU metrics are told apart by exported_namespace",
+            expect(label_values(&answer, "exported_namespace"), set(&["team-b"])),
+        );
+        let url = format!("{}/proxy/globaldatasources/prometheus/api/v1/query_range", self.world.gateway());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let (start, end) = ((now - 6 * 24 * 3600).to_string(), now.to_string());
+        let pairs = [
+            ("query", "sum(rate(vllm:generation_tokens_total[10m]))"),
+            ("start", &start),
+            ("end", &end),
+            ("step", "3600"),
+        ];
+        let answer = self.http.form(&url, self.world.token("ada"), &pairs).await?;
+        let points = answer.json()["data"]["result"][0]["values"].as_array().map_or(0, Vec::len);
+        self.step(
+            "six days of history are there",
+            if points > 100 {
+                Ok(())
+            } else {
+                Err(format!("{points} points: {}", answer.text().chars().take(300).collect::<String>()))
+            },
+        );
+        let answer = self.query("ada", "sum by (").await?;
+        let message = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+        self.step(
+            "nonsense is refused with its place",
+            if answer.status == 400 && message.contains("at character") { Ok(()) } else { Err(answer.text()) },
+        );
+        Ok(())
+    }
+
+    async fn writes(&mut self) -> io::Result<()> {
+        let gateway = self.world.gateway();
+        let url = format!("{gateway}/api/v1/projects/team-a/dashboards");
+        let body = dashboard("mine", "up");
+        let answer = self.http.json("POST", &url, self.world.token("ada"), &body).await?;
+        let stored =
+            self.http.get(&format!("{}/api/v1/projects/team-a/dashboards/mine", self.world.perses_url), "none").await?;
+        self.step("ada's dashboard lands in real Perses", expect((answer.status, stored.status), (200, 200)));
+        let answer = self.http.json("POST", &url, self.world.token("grace"), &dashboard("theirs", "up")).await?;
+        let stored = self
+            .http
+            .get(&format!("{}/api/v1/projects/team-a/dashboards/theirs", self.world.perses_url), "none")
+            .await?;
+        self.step(
+            "grace's into team-a is refused, and Perses has not seen it",
+            expect((answer.status, stored.status), (404, 404)),
+        );
+        let url = format!("{gateway}/api/v1/projects/team-b/dashboards/overview");
+        let answer = self.http.json("DELETE", &url, self.world.token("ada"), &Value::Null).await?;
+        self.step("ada may look at team-b and not delete there", expect(answer.status, 403));
+        let stored = self
+            .http
+            .get(&format!("{}/api/v1/projects/team-b/dashboards/overview", self.world.perses_url), "none")
+            .await?;
+        self.step("and nothing was deleted", expect(stored.status, 200));
+        Ok(())
+    }
+
+    async fn revocation(&mut self) -> io::Result<()> {
+        let cluster = self.world.openshift.cluster();
+        cluster.unbind_role("team-b", "ada", "view");
+        let began = Instant::now();
+        let bound = Duration::from_secs(5);
+        let mut left = set(&["team-b"]);
+        while left.contains("team-b") && began.elapsed() < bound {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            left = label_values(&self.query("ada", "vllm:num_requests_running").await?, "namespace");
+        }
+        let took = began.elapsed().as_secs_f64();
+        self.step(
+            &format!("a right that is taken away ends within its bound of 2 s and a bit ({took:.1} s)"),
+            expect(left, set(&["team-a"])),
+        );
+        let token = cluster.issue_token("grace");
+        let url = format!("{}/api/v1/projects", self.world.gateway());
+        let before = self.http.get(&url, &token).await?.status;
+        cluster.revoke_token(&token);
+        let began = Instant::now();
+        let mut after = before;
+        while after == 200 && began.elapsed() < bound {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            after = self.http.get(&url, &token).await?.status;
+        }
+        self.step("a deleted token ends too", expect((before, after), (200, 401)));
+        Ok(())
+    }
+
+    async fn reload(&mut self) -> io::Result<()> {
+        let good = fs::read_to_string(&self.world.config_file)?;
+        fs::write(&self.world.config_file, format!("{good}limits:\n  query_selectors: 1\n"))?;
+        let mut status = 200;
+        let began = Instant::now();
+        while status == 200 && began.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            status = self.query("ada", "up + up").await?.status;
+        }
+        self.step("a changed limit takes effect without a restart", expect(status, 422));
+        fs::write(&self.world.config_file, format!("{good}limit:\n  query_selectors: 1\n"))?;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let status = self.query("ada", "up + up").await?.status;
+        let ready = self.http.send("GET", &format!("{}/readyz", self.world.admin()), &[], "").await?.text();
+        let told = ready.contains("did you mean \"limits\"");
+        self.step("a wrong file is told and the last good one stays", expect((status, told), (422, true)));
+        fs::write(&self.world.config_file, &good)?;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let status = self.query("ada", "up + up").await?.status;
+        self.step("and the old file again is the old behaviour", expect(status, 200));
+        Ok(())
+    }
+}

@@ -1,0 +1,397 @@
+//! Everything but the sidecar: the OpenShift stand-in, real Perses, real Prometheus, people, and a configuration.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::data::{self, TEAMS};
+use crate::http::Http;
+use crate::openshift::{Certificates, OpenShift};
+use crate::servers::{self, Server};
+
+/// What may be chosen.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// A Perses that is there.
+    pub perses: Option<PathBuf>,
+    /// A Prometheus that is there; promtool is looked for beside it.
+    pub prometheus: Option<PathBuf>,
+    /// Another folder of Perses plugins.
+    pub plugins: Option<PathBuf>,
+    /// Keys that are laid over the demo's configuration.
+    pub config: Option<PathBuf>,
+    /// Shorter staleness bounds, so that a tour need not wait for a minute.
+    pub quick: bool,
+}
+
+/// Somebody.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// For the login page.
+    pub password: String,
+    /// A token.
+    pub token: String,
+}
+
+/// What runs.
+pub struct World {
+    /// The cluster.
+    pub openshift: OpenShift,
+    /// Perses.
+    pub perses: Server,
+    /// Prometheus.
+    pub prometheus: Server,
+    /// `http://127.0.0.1:PORT` of each.
+    pub perses_url: String,
+    /// As above.
+    pub prometheus_url: String,
+    /// People by name.
+    pub people: BTreeMap<&'static str, Person>,
+    /// The sidecar's configuration.
+    pub config_file: PathBuf,
+    /// The authority of the sidecar's own certificate.
+    pub ca_file: PathBuf,
+    /// Ports for the sidecar: gateway, https, admin.
+    pub ports: [u16; 3],
+    /// The folder of this run.
+    pub folder: PathBuf,
+    exporter: tokio::task::JoinHandle<()>,
+    /// The link through which Perses reaches its database.
+    database: PathBuf,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.exporter.abort();
+        let _ = fs::remove_file(&self.database);
+    }
+}
+
+impl World {
+    /// Starts everything; `say` gets a line for each step.
+    ///
+    /// # Errors
+    /// When something cannot be built or started; the text says what.
+    pub async fn start(options: &Options, say: &dyn Fn(&str)) -> io::Result<Self> {
+        let perses = options.perses.clone().map_or_else(|| servers::binary("perses", say), Ok)?;
+        let prometheus = options.prometheus.clone().map_or_else(|| servers::binary("prometheus", say), Ok)?;
+        let promtool = match &options.prometheus {
+            Some(path) => path.with_file_name("promtool"),
+            None => servers::binary("promtool", say)?,
+        };
+        let blocks = data::blocks(&promtool, &servers::home(), say)?;
+        let folder = servers::run_folder("world")?;
+
+        let openshift = OpenShift::start(&folder.join("cluster")).await?;
+        let people = populate(&openshift);
+        let (exporter, exporter_port) = export().await?;
+        let (prometheus, prometheus_url) = start_prometheus(&prometheus, &blocks, &folder, exporter_port).await?;
+        say("Prometheus is ready");
+        let (perses, perses_url, database) = start_perses(&perses, &folder, options.plugins.as_deref()).await?;
+        say("Perses is ready");
+        seed(&perses_url, &prometheus_url).await?;
+
+        let certificates = Certificates::make(&["localhost", "127.0.0.1"])?;
+        let ca_file = folder.join("gateway-ca.crt");
+        fs::write(&ca_file, &certificates.ca)?;
+        fs::write(folder.join("gateway.crt"), &certificates.certificate)?;
+        fs::write(folder.join("gateway.key"), &certificates.key)?;
+        let ports = [servers::free_port()?, servers::free_port()?, servers::free_port()?];
+        let world = Self {
+            config_file: folder.join("sidecar.yaml"),
+            openshift,
+            perses,
+            prometheus,
+            perses_url,
+            prometheus_url,
+            people,
+            ca_file,
+            ports,
+            folder,
+            exporter,
+            database,
+        };
+        let mut text = world.sidecar_config(options.quick);
+        if let Some(path) = &options.config {
+            text = lay_over(&text, &fs::read_to_string(path)?);
+        }
+        fs::write(&world.config_file, text)?;
+        Ok(world)
+    }
+
+    /// The sidecar's configuration for this world.
+    #[must_use]
+    pub fn sidecar_config(&self, quick: bool) -> String {
+        let [gateway, https, admin] = self.ports;
+        let folder = self.folder.display();
+        let bounds = if quick {
+            "  token_ttl: 2s\n  token_failure_ttl: 1s\n  allow_ttl: 2s\n  deny_ttl: 1s\n  namespaces_ttl: 2s\n"
+        } else {
+            "  narrow_to_project: false\n"
+        };
+        format!(
+            "listen:\n  gateway: 127.0.0.1:{gateway}\n  https: 127.0.0.1:{https}\n  admin: 127.0.0.1:{admin}\n\
+             tls:\n  certificate_file: {folder}/gateway.crt\n  key_file: {folder}/gateway.key\n\
+             perses:\n  url: {}\n\
+             cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n\
+             login:\n  external_url: https://localhost:{https}\n\
+             access:\n{bounds}\
+             metrics_backends:\n  - name: prometheus\n    url: {}\n    labels:\n      - metrics: [\"DCGM_*\"]\n        \
+             label: exported_namespace\n        where:\n          namespace: nvidia-gpu-operator\n\
+             audit:\n  file: {folder}/audit.log\n",
+            self.perses_url,
+            self.openshift.url(),
+            self.openshift.ca_file().display(),
+            self.openshift.token_file().display(),
+            self.prometheus_url,
+        )
+    }
+
+    /// `http://127.0.0.1:PORT` of the gateway.
+    #[must_use]
+    pub fn gateway(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0])
+    }
+
+    /// `http://127.0.0.1:PORT` of the admin port.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[2])
+    }
+
+    /// Somebody's token.
+    #[must_use]
+    pub fn token(&self, name: &str) -> &str {
+        self.people.get(name).map_or("", |person| &person.token)
+    }
+
+    /// Starts the sidecar and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start_sidecar(&self, binary: &Path) -> io::Result<Server> {
+        let arguments = self.sidecar_arguments();
+        let server = Server::start(binary, &arguments, &self.folder.join("sidecar.log"), &[])?;
+        server.ready(&format!("{}/readyz", self.admin()), Duration::from_secs(20)).await?;
+        Ok(server)
+    }
+
+    /// The sidecar's command line behind its own name.
+    #[must_use]
+    pub fn sidecar_arguments(&self) -> Vec<String> {
+        ["run", "--config", &self.config_file.to_string_lossy(), "--log-level", "debug"].map(str::to_owned).to_vec()
+    }
+
+    /// What an outside client needs.
+    #[must_use]
+    pub fn environment(&self, sidecar: Option<&Server>) -> Value {
+        let users: BTreeMap<&str, Value> = self
+            .people
+            .iter()
+            .map(|(name, person)| (*name, json!({ "password": person.password, "token": person.token })))
+            .collect();
+        json!({
+            "gateway": self.gateway(),
+            "https": format!("https://localhost:{}", self.ports[1]),
+            "admin": self.admin(),
+            "control": Value::Null,
+            "ca_file": self.ca_file,
+            "perses": self.perses_url,
+            "prometheus": self.prometheus_url,
+            "cluster": self.openshift.url(),
+            "config_file": self.config_file,
+            "users": users,
+            "pids": { "sidecar": sidecar.map(Server::pid), "perses": self.perses.pid(), "prometheus": self.prometheus.pid() },
+        })
+    }
+}
+
+/// Whole top-level sections of `over` replace those of `under`.
+fn lay_over(under: &str, over: &str) -> String {
+    let sections = |text: &str| {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for line in text.lines() {
+            let key = line.split_once(':').map(|(key, _)| key).filter(|key| !key.starts_with([' ', '#', '-']));
+            match (key, found.last_mut()) {
+                (Some(key), _) => found.push((key.to_owned(), format!("{line}\n"))),
+                (None, Some(last)) => last.1.push_str(&format!("{line}\n")),
+                (None, None) => {}
+            }
+        }
+        found
+    };
+    let mut merged = sections(under);
+    for (key, text) in sections(over) {
+        match merged.iter_mut().find(|(known, _)| *known == key) {
+            Some(entry) => entry.1 = text,
+            None => merged.push((key, text)),
+        }
+    }
+    merged.into_iter().map(|(_, text)| text).collect()
+}
+
+fn populate(openshift: &OpenShift) -> BTreeMap<&'static str, Person> {
+    let cluster = openshift.cluster();
+    for team in TEAMS {
+        cluster.add_namespace(team);
+    }
+    cluster.bind_role("team-a", "ada", "edit");
+    cluster.bind_role("team-b", "ada", "view");
+    cluster.bind_role("team-b", "grace", "edit");
+    cluster.bind_cluster_role("root", "cluster-admin");
+    ["ada", "grace", "root", "eve"]
+        .into_iter()
+        .map(|name| {
+            cluster.add_user(name, &[]);
+            let token = cluster.issue_token(name);
+            (name, Person { password: format!("{name}-{}", crate::openshift::random_text(8)), token })
+        })
+        .collect()
+}
+
+/// Serves the present to Prometheus.
+async fn export() -> io::Result<(tokio::task::JoinHandle<()>, u16)> {
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let Ok((socket, _)) = listener.accept().await else { continue };
+            connections.spawn(async move {
+                let service = service_fn(|_| async {
+                    let mut response = ::http::Response::new(Full::new(bytes::Bytes::from(data::exposition())));
+                    let kind = ::http::HeaderValue::from_static("text/plain; version=0.0.4");
+                    response.headers_mut().insert("content-type", kind);
+                    Ok::<_, std::convert::Infallible>(response)
+                });
+                let io = hyper_util::rt::TokioIo::new(socket);
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            });
+        }
+    });
+    Ok((task, port))
+}
+
+async fn start_prometheus(binary: &Path, blocks: &Path, folder: &Path, exporter: u16) -> io::Result<(Server, String)> {
+    let home = folder.join("prometheus");
+    fs::create_dir_all(&home)?;
+    servers::copy_folder(blocks, &home.join("data"))?;
+    fs::write(
+        home.join("prometheus.yml"),
+        format!(
+            "global:\n  scrape_interval: 5s\nscrape_configs:\n  - job_name: demo\n    honor_labels: true\n    static_configs:\n      - targets: [\"127.0.0.1:{exporter}\"]\n"
+        ),
+    )?;
+    let port = servers::free_port()?;
+    let url = format!("http://127.0.0.1:{port}");
+    let arguments = [
+        format!("--config.file={}", home.join("prometheus.yml").display()),
+        format!("--storage.tsdb.path={}", home.join("data").display()),
+        "--storage.tsdb.retention.time=30d".to_owned(),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+    ];
+    let server = Server::start(binary, &arguments, &folder.join("prometheus.log"), &[])?;
+    server.ready(&format!("{url}/-/ready"), Duration::from_secs(60)).await?;
+    Ok((server, url))
+}
+
+async fn start_perses(binary: &Path, folder: &Path, plugins: Option<&Path>) -> io::Result<(Server, String, PathBuf)> {
+    let home = folder.join("perses");
+    // Perses folds the case of its database's folder, so that must be lower-case; a link makes it so.
+    let database = std::env::temp_dir().join(format!(
+        "perses-sidecar-stack-{}-{}",
+        std::process::id(),
+        crate::openshift::random_text(8).to_lowercase()
+    ));
+    fs::create_dir_all(home.join("archives"))?;
+    fs::create_dir_all(home.join("data"))?;
+    std::os::unix::fs::symlink(home.join("data"), &database)?;
+    let pack = servers::checkout().join("tests/stack/schemas");
+    servers::copy_folder(plugins.unwrap_or(&pack), &home.join("plugins"))?;
+    fs::write(
+        home.join("config.yaml"),
+        format!(
+            "security:\n  enable_auth: false\n  encryption_key: \"{}\"\ndatabase:\n  file:\n    folder: {}\n    extension: json\n    case_sensitive: false\n\
+             plugin:\n  path: {}\n  archive_paths:\n    - {}\nfrontend:\n  disable: false\n  explorer:\n    enable: true\nephemeral_dashboard:\n  enable: true\n",
+            crate::openshift::random_text(32),
+            database.display(),
+            home.join("plugins").display(),
+            home.join("archives").display(),
+        ),
+    )?;
+    let port = servers::free_port()?;
+    let url = format!("http://127.0.0.1:{port}");
+    let arguments = [
+        "-config".to_owned(),
+        home.join("config.yaml").display().to_string(),
+        "-web.listen-address".to_owned(),
+        format!("127.0.0.1:{port}"),
+        "-web.hide-port".to_owned(),
+    ];
+    let server = Server::start(binary, &arguments, &folder.join("perses.log"), &[])?;
+    server.ready(&format!("{url}/api/v1/health"), Duration::from_secs(60)).await?;
+    Ok((server, url, database))
+}
+
+/// A dashboard with one panel.
+#[must_use]
+pub fn dashboard(name: &str, query: &str) -> Value {
+    json!({
+        "kind": "Dashboard",
+        "metadata": { "name": name },
+        "spec": {
+            "display": { "name": name },
+            "duration": "1h",
+            "panels": { "main": { "kind": "Panel", "spec": {
+                "display": { "name": "Main" },
+                "plugin": { "kind": "TimeSeriesChart", "spec": {} },
+                "queries": [{ "kind": "TimeSeriesQuery", "spec": {
+                    "plugin": { "kind": "PrometheusTimeSeriesQuery", "spec": { "query": query } } } }],
+            } } },
+            "layouts": [{ "kind": "Grid", "spec": { "items": [
+                { "x": 0, "y": 0, "width": 24, "height": 8, "content": { "$ref": "#/spec/panels/main" } }] } }],
+        },
+    })
+}
+
+/// A datasource's spec that points at a URL.
+#[must_use]
+pub fn datasource_spec(url: &str, default: bool) -> Value {
+    json!({ "default": default, "plugin": { "kind": "PrometheusDatasource", "spec": { "proxy": { "kind": "HTTPProxy", "spec": { "url": url } } } } })
+}
+
+/// What Perses has stored before anybody comes.
+async fn seed(perses: &str, prometheus: &str) -> io::Result<()> {
+    let http = Arc::new(Http::default());
+    let post = async |path: &str, body: Value| {
+        let answer = http.json("POST", &format!("{perses}{path}"), "none", &body).await?;
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("{path}: {} {}", answer.status, answer.text())))
+        }
+    };
+    let global = json!({ "kind": "GlobalDatasource", "metadata": { "name": "prometheus" }, "spec": datasource_spec(prometheus, true) });
+    post("/api/v1/globaldatasources", global).await?;
+    // team-c is left to be a virtual project; "shared" is no namespace.
+    for project in ["team-a", "team-b", "shared"] {
+        post("/api/v1/projects", json!({ "kind": "Project", "metadata": { "name": project }, "spec": {} })).await?;
+        post(
+            &format!("/api/v1/projects/{project}/dashboards"),
+            dashboard("overview", "sum(vllm:num_requests_running)"),
+        )
+        .await?;
+    }
+    let local =
+        json!({ "kind": "Datasource", "metadata": { "name": "own" }, "spec": datasource_spec(prometheus, false) });
+    post("/api/v1/projects/team-a/datasources", local).await?;
+    let foreign = json!({ "kind": "Datasource", "metadata": { "name": "foreign" }, "spec": datasource_spec("http://127.0.0.1:1/", false) });
+    post("/api/v1/projects/team-a/datasources", foreign).await
+}

@@ -1,0 +1,206 @@
+//! A gateway in this process, between the stand-in and an upstream that records what it is asked.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use perses_sidecar::{app, config};
+use perses_sidecar_stack::http::{Answer, Http};
+use perses_sidecar_stack::openshift::OpenShift;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+/// What the upstream was asked.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub line: String,
+    pub headers: http::HeaderMap,
+    pub body: String,
+}
+
+/// What the upstream answers, by method and path; anything else is 404 in Perses' style.
+type Answers = Vec<(&'static str, u16, String)>;
+
+#[derive(Clone, Default)]
+pub struct Upstream {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    answers: Arc<Mutex<Answers>>,
+}
+
+impl Upstream {
+    /// Everything it was asked since the last call.
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// The request lines since the last call.
+    pub fn lines(&self) -> Vec<String> {
+        self.take().into_iter().map(|seen| seen.line).collect()
+    }
+
+    pub fn answers(&self, line: &'static str, status: u16, body: &str) {
+        let mut answers = self.answers.lock().unwrap();
+        answers.retain(|(known, ..)| *known != line);
+        answers.push((line, status, body.to_owned()));
+    }
+
+    async fn serve(self, listener: TcpListener) {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let upstream = self.clone();
+            tokio::spawn(async move {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let upstream = upstream.clone();
+                    async move { Ok::<_, std::convert::Infallible>(upstream.answer(request).await) }
+                });
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let line = format!("{} {}", head.method, head.uri);
+        let path = format!("{} {}", head.method, head.uri.path());
+        self.seen.lock().unwrap().push(Seen {
+            line,
+            headers: head.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        });
+        let answers = self.answers.lock().unwrap();
+        let found = answers.iter().find(|(known, ..)| *known == path);
+        let (status, body) = found
+            .map_or((404, r#"{"message":"document not found"}"#.to_owned()), |(_, status, body)| {
+                (*status, body.clone())
+            });
+        Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap()
+    }
+}
+
+pub struct Gate {
+    pub url: String,
+    pub address: String,
+    pub admin: String,
+    pub upstream: Upstream,
+    pub openshift: OpenShift,
+    pub http: Http,
+    pub audit: PathBuf,
+    folder: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Starts with further configuration below the usual one. People: ada edits team-a and views team-b, grace edits team-b,
+/// root administers, eve has nothing.
+pub async fn gate(more: &str) -> Gate {
+    let name = perses_sidecar_stack::openshift::random_text(8);
+    let folder = std::env::temp_dir().join(format!("gate-{}-{name}", std::process::id()));
+    let openshift = OpenShift::start(&folder).await.unwrap();
+    let cluster = openshift.cluster();
+    for team in ["team-a", "team-b", "team-c"] {
+        cluster.add_namespace(team);
+    }
+    cluster.bind_role("team-a", "ada", "edit");
+    cluster.bind_role("team-b", "ada", "view");
+    cluster.bind_role("team-b", "grace", "edit");
+    cluster.bind_cluster_role("root", "cluster-admin");
+    let upstream = Upstream::default();
+    let perses = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let prometheus = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (perses_port, prometheus_port) = (perses.local_addr().unwrap().port(), prometheus.local_addr().unwrap().port());
+    tokio::spawn(upstream.clone().serve(perses));
+    tokio::spawn(upstream.clone().serve(prometheus));
+    upstream.answers("GET /api/v1/health", 200, r#"{"version":"x","database":true}"#);
+    let datasource = format!(
+        r#"{{"kind":"GlobalDatasource","metadata":{{"name":"p"}},"spec":{{"plugin":{{"kind":"PrometheusDatasource","spec":{{"proxy":{{"kind":"HTTPProxy","spec":{{"url":"http://127.0.0.1:{prometheus_port}"}}}}}}}}}}}}"#
+    );
+    upstream.answers("GET /api/v1/globaldatasources/p", 200, &datasource);
+    upstream.answers("GET /api/v1/projects/team-a/datasources/p", 200, &datasource);
+    upstream.answers("POST /api/v1/query", 200, r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
+    let audit = folder.join("audit.log");
+    let text = format!(
+        "listen:\n  gateway: 127.0.0.1:0\n  admin: 127.0.0.1:0\nperses:\n  url: http://127.0.0.1:{perses_port}\n\
+         cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\nmetrics_backends:\n  - name: p\n    url: http://127.0.0.1:{prometheus_port}\n\
+         audit:\n  file: {}\n{more}",
+        openshift.url(),
+        openshift.ca_file().display(),
+        openshift.token_file().display(),
+        audit.display(),
+    );
+    let path = folder.join("config.yaml");
+    std::fs::write(&path, text).unwrap();
+    let loaded = config::load(&path).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let (stop, stopped) = oneshot::channel();
+    let (ready, ports) = std::sync::mpsc::channel();
+    tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        app::run(&path, loaded, None, stopped, |ports| ready.send(*ports).unwrap()).await.unwrap();
+    });
+    let ports =
+        tokio::task::spawn_blocking(move || ports.recv_timeout(Duration::from_secs(10)).unwrap()).await.unwrap();
+    upstream.take();
+    Gate {
+        url: format!("http://{}", ports.gateway),
+        address: ports.gateway.to_string(),
+        admin: format!("http://{}", ports.admin),
+        upstream,
+        openshift,
+        http: Http::default(),
+        audit,
+        folder,
+        stop: Some(stop),
+    }
+}
+
+impl Gate {
+    pub fn token(&self, user: &str) -> String {
+        self.openshift.cluster().issue_token(user)
+    }
+
+    pub async fn get(&self, token: &str, path: &str) -> Answer {
+        self.http.get(&format!("{}{path}", self.url), token).await.unwrap()
+    }
+
+    pub async fn query(&self, token: &str, query: &str) -> Answer {
+        let url = format!("{}/proxy/globaldatasources/p/api/v1/query", self.url);
+        self.http.form(&url, token, &[("query", query)]).await.unwrap()
+    }
+
+    /// Bytes in, bytes out, as no HTTP client would send them.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut socket = TcpStream::connect(&self.address).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_millis(400), socket.read(&mut buffer)).await {
+            if read == 0 {
+                break;
+            }
+            answer.extend_from_slice(&buffer[..read]);
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}

@@ -68,7 +68,7 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
 /// How a size is printed.
 pub(super) fn write_size(size: usize) -> String {
     for (unit, bytes) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if size >= bytes && size % bytes == 0 {
+        if size >= bytes && size.is_multiple_of(bytes) {
             return format!("{}{unit}", size / bytes);
         }
     }

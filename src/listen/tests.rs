@@ -3,6 +3,7 @@
 
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -26,11 +27,13 @@ struct Server {
 }
 
 async fn start(change: impl FnOnce(&mut config::Limits), delay: u64) -> Server {
-    let mut limits = config::Limits::default();
-    limits.first_byte = Duration::from_millis(150);
-    limits.header = Duration::from_millis(250);
-    limits.idle = Duration::from_millis(400);
-    limits.drain = Duration::from_secs(2);
+    let mut limits = config::Limits {
+        first_byte: Duration::from_millis(150),
+        header: Duration::from_millis(250),
+        idle: Duration::from_millis(400),
+        drain: Duration::from_secs(2),
+        ..config::Limits::default()
+    };
     change(&mut limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -69,8 +72,6 @@ async fn silence_and_slow_heads_are_cut() {
     assert_eq!(talk(server.address, &[(b"GET / HTTP/1.1\r\n", 120), (b"a: b\r\n", 120), (b"c: d\r\n", 120)]).await, "");
     assert!(talk(server.address, &[(b"GET / HTTP/1.1\r\n", 100), (b"host: x\r\n\r\n", 0)]).await.ends_with("hello"));
 }
-
-use tokio::time::Instant;
 
 #[tokio::test]
 async fn kept_connections_end_after_idling_and_not_before() {

@@ -167,18 +167,20 @@ pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Proxied, Refusa
 /// The rest of the HTTP APIs of Prometheus 3.16 and Thanos Query 0.43: known, and refused by name.
 fn is_refused(tail: &[&str]) -> bool {
     match tail {
-        ["api", "v1", rest @ ..] => match rest {
-            [
-                "query_exemplars" | "rules" | "alerts" | "alertmanagers" | "targets" | "scrape_pools" | "notifications",
-            ] => true,
-            ["query_explain" | "query_range_explain" | "stores" | "blocks" | "features" | "openapi.yaml"] => true,
-            ["read" | "write"] | ["otlp", ..] | ["admin", ..] | ["search", _] => true,
-            ["targets", "metadata" | "relabel_steps"] | ["scrape_pools", "config"] => true,
-            ["notifications", "live"] | ["blocks", "mark"] => true,
-            ["status", "config" | "runtimeinfo" | "tsdb" | "walreplay" | "self_metrics"] => true,
-            ["status", "tsdb", "blocks"] => true,
-            _ => false,
-        },
+        ["api", "v1", rest @ ..] => matches!(
+            rest,
+            ["query_exemplars" | "rules" | "alerts" | "alertmanagers" | "targets" | "scrape_pools" | "notifications"]
+                | ["query_explain" | "query_range_explain" | "stores" | "blocks" | "features" | "openapi.yaml"]
+                | ["read" | "write"]
+                | ["otlp" | "admin", ..]
+                | ["search", _]
+                | ["targets", "metadata" | "relabel_steps"]
+                | ["scrape_pools", "config"]
+                | ["notifications", "live"]
+                | ["blocks", "mark"]
+                | ["status", "config" | "runtimeinfo" | "tsdb" | "walreplay" | "self_metrics"]
+                | ["status", "tsdb", "blocks"]
+        ),
         ["federate" | "metrics" | "version" | "graph"] | ["debug" | "consoles" | "user", ..] => true,
         ["-", "ready" | "quit" | "reload"] => true,
         _ => false,

@@ -198,7 +198,8 @@ async fn every_question_to_a_backend() {
         assert_eq!(stage.form("eve", &path, &pairs).await.status, 403, "{path}");
         assert_eq!(stage.send("nobody", "POST", &path, None).await.status, 401);
     }
-    let values = async |who| stage.send(who, "GET", &format!("{base}/api/v1/label/namespace/values"), None).await.json();
+    let values =
+        async |who| stage.send(who, "GET", &format!("{base}/api/v1/label/namespace/values"), None).await.json();
     assert_eq!(values("grace").await["data"], json!(["team-b"]));
     assert_eq!(values("ada").await["data"], json!(["team-a", "team-b"]));
     let get = async |who, path: &str| stage.send(who, "GET", &format!("{base}{path}"), None).await;
@@ -230,8 +231,12 @@ async fn what_it_costs_at_rest_and_what_is_in_it() {
     let bytes = fs::read(binary()).unwrap();
     eprintln!("binary: {} KiB", bytes.len() >> 10);
     assert!(bytes.len() <= 20_000_000, "{} bytes", bytes.len());
-    for word in ["/-/stand-in", "cluster-monitoring-view", "namespace-reader", "vllm:num_requests", "granite-predictor"] {
-        assert!(!bytes.windows(word.len()).any(|window| window == word.as_bytes()), "the test stack's {word:?} is in it");
+    for word in ["/-/stand-in", "cluster-monitoring-view", "namespace-reader", "vllm:num_requests", "granite-predictor"]
+    {
+        assert!(
+            !bytes.windows(word.len()).any(|window| window == word.as_bytes()),
+            "the test stack's {word:?} is in it"
+        );
     }
     let stage = stage(false).await;
     let log = stage.sidecar.output();

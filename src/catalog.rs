@@ -41,6 +41,25 @@ pub struct Brought<'a> {
     pub accept_encoding: Option<&'a HeaderValue>,
     /// Whether a URL is one of the configured backends'.
     pub knows: &'a (dyn Fn(&str) -> bool + Send + Sync),
+    /// What the body turned out to be about, for the audit record: project and name.
+    pub named: &'a std::sync::Mutex<Named>,
+}
+
+/// Project and name of an object that only its body names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// The project.
+    pub project: Option<String>,
+    /// The name.
+    pub name: Option<String>,
+}
+
+impl Brought<'_> {
+    fn names(&self, project: Option<&Project>, name: Option<&ObjectName>) {
+        let mut named = self.named.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        named.project = project.map(|project| project.as_str().to_owned());
+        named.name = name.map(|name| name.as_str().to_owned());
+    }
 }
 
 impl Catalog {

@@ -74,7 +74,11 @@ impl Handler for Gateway {
         let from = client_address(&head.headers, peer, &self.fixed.listen.trusted_proxies);
         let mut journal = Journal::begin(Arc::clone(&self.metrics), Arc::clone(&live.audit), head.method.clone(), from);
         let personal = answer::is_person(&head);
-        let outcome = journey(&live, &self.fixed, &mut journal, &head, body).await;
+        let total = live.config.limits.total;
+        let outcome = tokio::time::timeout(total, journey(&live, &self.fixed, &mut journal, &head, body)).await;
+        let outcome = outcome.unwrap_or_else(|_| {
+            Err(Refusal::new(Reason::UpstreamSlow, "this took longer than limits.total allows").because("limits.total"))
+        });
         let response = match outcome {
             Ok(reply) => answer::reply(reply),
             Err(refusal) => {
@@ -126,7 +130,11 @@ async fn journey(
         Bytes::new()
     };
     let knows = |url: &str| live.queries.sources().knows(url);
-    let reply = live.catalog.answer(grant, Brought { body, accept_encoding, knows: &knows }).await?;
+    let named = std::sync::Mutex::default();
+    let brought = Brought { body, accept_encoding, knows: &knows, named: &named };
+    let reply = live.catalog.answer(grant, brought).await;
+    journal.named(named.into_inner().unwrap_or_default());
+    let reply = reply?;
     if writes {
         live.queries.sources().forget();
     }

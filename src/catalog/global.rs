@@ -40,6 +40,7 @@ impl Catalog {
                         Refusal::new(Reason::MalformedBody, "bad request: metadata.name must be a name")
                     })?,
                 };
+                brought.names(None, Some(&name));
                 object.settle(None, &name).map_err(|error| refuse_document(&error))?;
                 object.check_write(&|url| (brought.knows)(url)).map_err(|error| refuse_document(&error))?;
                 if matches!(call, GlobalCall::Update(_))
@@ -109,11 +110,12 @@ impl Catalog {
             _ => true,
         };
         let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
-        if kind == Global::Datasources && answer.status == StatusCode::NOT_FOUND {
-            if let Some(shown) = self.shown.iter().find(|shown| shown.name == *name) {
-                let value = document::virtual_global_datasource(&shown.name, shown.default);
-                return Ok(Reply::json(StatusCode::OK, to_bytes(&value)?));
-            }
+        if kind == Global::Datasources
+            && answer.status == StatusCode::NOT_FOUND
+            && let Some(shown) = self.shown.iter().find(|shown| shown.name == *name)
+        {
+            let value = document::virtual_global_datasource(&shown.name, shown.default);
+            return Ok(Reply::json(StatusCode::OK, to_bytes(&value)?));
         }
         if kind == Global::Datasources && blanked && answer.status == StatusCode::OK {
             let mut value: Value = serde_json::from_slice(&answer.body).map_err(nonsense)?;

@@ -37,6 +37,7 @@ impl Catalog {
                 let project = object.name().and_then(Project::parse).ok_or_else(|| {
                     Refusal::new(Reason::MalformedBody, "bad request: metadata.name must be the name of a namespace")
                 })?;
+                brought.names(Some(&project), Some(project.name()));
                 object.settle(None, project.name()).map_err(|error| refuse_document(&error))?;
                 let grant = grant.settle(&self.access, project.clone()).await?;
                 let namespaces = self.access.namespaces(grant.caller(), Listing::Projects).await?;

@@ -46,6 +46,7 @@ impl Catalog {
                 let project = object.project().and_then(Project::parse).ok_or_else(|| {
                     Refusal::new(Reason::MalformedBody, "bad request: metadata.project must be the name of a project")
                 })?;
+                brought.names(Some(&project), object.name().and_then(ObjectName::parse).as_ref());
                 let grant = grant.settle(&self.access, project.clone()).await?;
                 self.create(&grant, &project, object, brought).await
             }
@@ -82,6 +83,7 @@ impl Catalog {
             .name()
             .and_then(ObjectName::parse)
             .ok_or_else(|| Refusal::new(Reason::MalformedBody, "bad request: metadata.name must be a name"))?;
+        brought.names(Some(project), Some(&name));
         object.settle(Some(project.name()), &name).map_err(|error| refuse_document(&error))?;
         object.check_write(&|url| (brought.knows)(url)).map_err(|error| refuse_document(&error))?;
         self.ensure_project(grant, project).await?;

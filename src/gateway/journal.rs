@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode};
 
+use crate::catalog::Named;
 use crate::dial::DialError;
 use crate::identity::Caller;
 use crate::refusal::{Reason, Refusal};
@@ -34,6 +35,7 @@ pub(super) struct Journal {
     word: &'static str,
     route: Option<Guarded>,
     caller: Option<Arc<Caller>>,
+    named: Named,
     status: StatusCode,
     reason: Option<Reason>,
     closed: bool,
@@ -52,6 +54,7 @@ impl Journal {
             word: "unknown",
             route: None,
             caller: None,
+            named: Named::default(),
             // What stands if nobody comes to an answer: the client closed the request (nginx' 499).
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
             reason: None,
@@ -79,6 +82,11 @@ impl Journal {
 
     pub(super) fn caller(&mut self, caller: &Arc<Caller>) {
         self.caller = Some(Arc::clone(caller));
+    }
+
+    /// What a body turned out to be about.
+    pub(super) fn named(&mut self, named: Named) {
+        self.named = named;
     }
 
     pub(super) fn refused(&mut self, refusal: &Refusal) {
@@ -130,6 +138,10 @@ impl Journal {
             return;
         }
         let took = self.began.elapsed();
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (status, ms) = (self.status.as_u16(), took.as_secs_f64() * 1000.0);
+            tracing::debug!(request_id = self.id(), route = self.word, status, ms, "A request has ended");
+        }
         self.metrics.request(self.word, &self.method, self.status.as_u16(), took.as_secs_f64());
         if !self.is_audited() {
             return;
@@ -146,8 +158,8 @@ impl Journal {
             from: self.from,
             verb: facts.verb.unwrap_or(verb_of(&self.method)),
             resource: facts.resource.unwrap_or(self.word),
-            namespace: facts.namespace.as_deref(),
-            name: facts.name.as_deref(),
+            namespace: facts.namespace.as_deref().or(self.named.project.as_deref()),
+            name: facts.name.as_deref().or(self.named.name.as_deref()),
             allowed: self.reason.is_none(),
             reason: self.reason.map(Reason::word),
             code: self.status.as_u16(),

@@ -228,4 +228,20 @@ async fn decisions_are_accounted_for() {
         (&json!("team-a"), &json!("d"), &json!("get"))
     );
     assert!(!lines.contains(&eve) && !lines.contains(&ada), "no token is written");
+    // What only a body names is written as well, also when it is refused.
+    let body = json!({ "metadata": { "name": "theirs", "project": "team-c" }, "spec": {} });
+    gate.http.json("POST", &format!("{}/api/v1/dashboards", gate.url), &ada, &body).await.unwrap();
+    for _ in 0..50 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        lines = std::fs::read_to_string(&gate.audit).unwrap_or_default();
+        if lines.contains("team-c") {
+            break;
+        }
+    }
+    assert!(
+        lines.contains(
+            r#""verb":"create","resource":"dashboards","namespace":"team-c","name":"theirs","verdict":"refused""#
+        ),
+        "{lines}"
+    );
 }

@@ -1,7 +1,8 @@
 //! What needs no real server: the house rules, and the gateway between a recording upstream and the OpenShift stand-in.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub, reason = "tests")]
 
 mod colleagues;
+mod commands;
 mod floors;
 mod gateway;
 mod identity;

@@ -299,7 +299,16 @@ async fn start_prometheus(binary: &Path, blocks: &Path, folder: &Path, exporter:
     ];
     let server = Server::start(binary, &arguments, &folder.join("prometheus.log"), &[])?;
     server.ready(&format!("{url}/-/ready"), Duration::from_secs(60)).await?;
-    Ok((server, url))
+    // The past ends when it was written; the present is there after the first scrape.
+    let http = Http::default();
+    for _ in 0..200 {
+        let answer = http.send("GET", &format!("{url}/api/v1/query?query=notebook_running"), &[], "").await?;
+        if answer.json()["data"]["result"].as_array().is_some_and(|result| !result.is_empty()) {
+            return Ok((server, url));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(io::Error::other("Prometheus did not scrape the demo's metrics within 20 s"))
 }
 
 async fn start_perses(binary: &Path, folder: &Path, plugins: Option<&Path>) -> io::Result<(Server, String, PathBuf)> {

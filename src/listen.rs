@@ -1,7 +1,7 @@
 //! Accept: TLS, deadlines, limits, drain. Takes a handler and knows no door.
 //!
 //! Every connection is bounded while it says nothing, while it says a head slowly, while it is kept idle, and while it does
-//! not read what it asked for ([`watch`]). HTTP itself is hyper's; what hyper does not bound is bounded here.
+//! not read what it asked for (`watch`). HTTP itself is hyper's; what hyper does not bound is bounded here.
 
 mod tls;
 mod watch;

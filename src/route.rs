@@ -2,7 +2,7 @@
 //!
 //! This is the whole surface of Perses 0.53 and 0.54 as a closed table. What the table does not name does not exist.
 //! Once a [`Route`] stands, nobody looks at the received path again: what leaves for Perses is written from the parsed
-//! parts by [`Perses::path`]. Pure: no clock, no socket, no rights; `access` says who may use a route.
+//! parts by [`PersesRequest`]. Pure: no clock, no socket, no rights; `access` says who may use a route.
 
 mod form;
 mod metrics;

@@ -21,6 +21,17 @@ pub fn home() -> PathBuf {
     target.join("stack")
 }
 
+/// Where built servers are kept between runs and shared by checkouts: `perses-sidecar/servers` in the user's cache folder, or
+/// `PERSES_SIDECAR_SERVERS`.
+#[must_use]
+pub fn store() -> PathBuf {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("PERSES_SIDECAR_SERVERS").unwrap_or_else(|| {
+        let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+        cache.map_or_else(home, |cache| cache.join("perses-sidecar/servers"))
+    })
+}
+
 /// The root of this checkout.
 #[must_use]
 pub fn checkout() -> PathBuf {
@@ -69,13 +80,13 @@ const RECIPES: [Recipe; 2] = [
 pub fn binary(name: &str, say: &dyn Fn(&str)) -> io::Result<PathBuf> {
     let recipe = RECIPES.iter().find(|recipe| recipe.binaries.iter().any(|(binary, _)| *binary == name));
     let Some(recipe) = recipe else { return Err(io::Error::other(format!("nobody knows how to build {name}"))) };
-    let path = home().join("bin").join(format!("{name}-{}", recipe.version));
+    let path = store().join(format!("{name}-{}", recipe.version));
     if path.exists() {
         return Ok(path);
     }
-    fs::create_dir_all(home().join("bin"))?;
+    fs::create_dir_all(store())?;
     // Two processes must not build at once: whoever comes second finds the binary done.
-    let lock = File::create(home().join("build.lock"))?;
+    let lock = File::create(store().join("build.lock"))?;
     lock.lock()?;
     if !path.exists() {
         build(recipe, say)?;
@@ -85,7 +96,7 @@ pub fn binary(name: &str, say: &dyn Fn(&str)) -> io::Result<PathBuf> {
 
 fn build(recipe: &Recipe, say: &dyn Fn(&str)) -> io::Result<()> {
     let began = Instant::now();
-    let folder = home().join("build").join(recipe.tools);
+    let folder = store().join("build").join(recipe.tools);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     let tools = checkout().join("tests/stack/tools").join(recipe.tools);
@@ -104,7 +115,7 @@ fn build(recipe: &Recipe, say: &dyn Fn(&str)) -> io::Result<()> {
         let tags = format!("-tags={}", recipe.tags);
         let module = if recipe.vendor { "-mod=vendor" } else { "-mod=mod" };
         go(&folder, &["build", module, &tags, "-o", &out, package])?;
-        fs::rename(folder.join(binary), home().join("bin").join(format!("{binary}-{}", recipe.version)))?;
+        fs::rename(folder.join(binary), store().join(format!("{binary}-{}", recipe.version)))?;
         say(&format!("built {binary} after {} s", began.elapsed().as_secs()));
     }
     fs::remove_dir_all(&folder)

@@ -194,19 +194,35 @@ impl Cluster {
             .map_err(|error| ClusterError::Failed(error.to_string()))?;
         value.set_sensitive(true);
         request.headers_mut().insert(header::AUTHORIZATION, value);
-        let (mut status, mut body) = self.send(&self.bare, request).await?;
-        if status == StatusCode::NOT_FOUND {
-            (status, body) = self.send(&self.ours, get("/api/v1/namespaces")).await?;
-        }
-        let outcome = match status {
-            StatusCode::OK => read_names(&body),
-            // The token may not list projects (its scopes are too narrow, or it has just been deleted).
-            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Ok(Vec::new()),
-            other => Err(ClusterError::Failed(format!("list of projects: status {other}"))),
+        let outcome = match self.send(&self.bare, request).await? {
+            (StatusCode::OK, body) => read_names(&body),
+            // Where there is no such API, rights are looked at before that is told: 403 for most, 401 for a token that is
+            // meant for us alone, 404 for administrators.
+            (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, _) => {
+                if self.has_projects().await? {
+                    // The token may not list projects (its scopes are too narrow, or it has just been deleted).
+                    Ok(Vec::new())
+                } else {
+                    match self.send(&self.ours, get("/api/v1/namespaces")).await? {
+                        (StatusCode::OK, body) => read_names(&body),
+                        (other, _) => Err(ClusterError::Failed(format!("list of namespaces: status {other}"))),
+                    }
+                }
+            }
+            (other, _) => Err(ClusterError::Failed(format!("list of projects: status {other}"))),
         };
         let word = if outcome.is_ok() { ReviewOutcome::Allowed } else { ReviewOutcome::Error };
         self.metrics.review(ReviewKind::Projects, word);
         outcome
+    }
+
+    /// Whether the API of projects exists. Every authenticated client may ask which APIs do.
+    async fn has_projects(&self) -> Result<bool, ClusterError> {
+        match self.send(&self.ours, get("/apis/project.openshift.io/v1")).await? {
+            (StatusCode::OK, _) => Ok(true),
+            (StatusCode::NOT_FOUND, _) => Ok(false),
+            (other, _) => Err(ClusterError::Failed(format!("discovery of project.openshift.io: status {other}"))),
+        }
     }
 
     async fn review(

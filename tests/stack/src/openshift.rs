@@ -120,6 +120,12 @@ impl Cluster {
         token
     }
 
+    /// Deletes a service account with its tokens.
+    pub fn remove_account(&self, namespace: &str, name: &str) {
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        self.state().tokens.retain(|_, token| token.user != user);
+    }
+
     /// Deletes a token.
     pub fn revoke_token(&self, token: &str) {
         self.state().tokens.remove(token);
@@ -132,9 +138,7 @@ impl Cluster {
 
     /// Takes such a binding away.
     pub fn unbind_role(&self, namespace: &str, user: &str, role: &str) {
-        let subject = Subject::User(user.to_owned());
-        let gone = Binding { namespace: Some(namespace.to_owned()), subject, role: role.to_owned() };
-        self.state().rbac.bindings.retain(|binding| *binding != gone);
+        self.unbind(Some(namespace), Subject::User(user.to_owned()), role);
     }
 
     /// Binds a cluster role to a user everywhere.
@@ -146,6 +150,12 @@ impl Cluster {
     pub fn bind(&self, namespace: Option<&str>, subject: Subject, role: &str) {
         let binding = Binding { namespace: namespace.map(str::to_owned), subject, role: role.to_owned() };
         self.state().rbac.bindings.push(binding);
+    }
+
+    /// Takes such a binding away.
+    pub fn unbind(&self, namespace: Option<&str>, subject: Subject, role: &str) {
+        let gone = Binding { namespace: namespace.map(str::to_owned), subject, role: role.to_owned() };
+        self.state().rbac.bindings.retain(|binding| *binding != gone);
     }
 
     /// Adds a cluster role.

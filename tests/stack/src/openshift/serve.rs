@@ -64,8 +64,7 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
             response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into());
             return Ok(response);
         }
-        Some(Fault::Missing) => return Ok(status(404, "the server could not find the requested resource")),
-        Some(Fault::Contradiction) | None => {}
+        Some(Fault::Missing | Fault::Contradiction) | None => {}
     }
     let state = cluster.state();
     let bearer = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
@@ -76,8 +75,20 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
         let asked = Asked { verb: verb.into(), group: group.into(), resource: resource.into(), ..Asked::default() };
         state.rbac.allows(&caller, &asked)
     };
+    let missing = || status(404, "the server could not find the requested resource");
     Ok(match endpoint {
-        None => status(404, "the server could not find the requested resource"),
+        // Everybody may ask which APIs there are.
+        None if path == "/apis/project.openshift.io/v1" => match state.faults.get(&Endpoint::Projects) {
+            Some(Fault::Missing) => missing(),
+            _ => {
+                reply(200, json!({ "kind": "APIResourceList", "groupVersion": "project.openshift.io/v1" }).to_string())
+            }
+        },
+        // Rights are looked at before the question whether there is such a thing.
+        None => status(403, "forbidden"),
+        Some(Endpoint::Projects) if matches!(fault, Some(Fault::Missing)) => {
+            if may("list", "project.openshift.io", "projects") { missing() } else { status(403, "forbidden") }
+        }
         Some(Endpoint::TokenReviews) if !may("create", "authentication.k8s.io", "tokenreviews") => {
             status(403, "forbidden")
         }

@@ -184,7 +184,8 @@ impl Cluster {
     }
 
     /// The namespaces that may concern somebody: OpenShift's own list of a person's projects, asked with their token;
-    /// where that API does not exist, every namespace, asked as ourselves. Rights are reviewed for each either way.
+    /// where that API does not exist or does not know the token, every namespace, asked as ourselves. Rights are reviewed for
+    /// each either way.
     ///
     /// # Errors
     /// When there is no list.
@@ -196,18 +197,12 @@ impl Cluster {
         request.headers_mut().insert(header::AUTHORIZATION, value);
         let outcome = match self.send(&self.bare, request).await? {
             (StatusCode::OK, body) => read_names(&body),
-            // Where there is no such API, rights are looked at before that is told: 403 for most, 401 for a token that is
-            // meant for us alone, 404 for administrators.
-            (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, _) => {
-                if self.has_projects().await? {
-                    // The token may not list projects (its scopes are too narrow, or it has just been deleted).
-                    Ok(Vec::new())
-                } else {
-                    match self.send(&self.ours, get("/api/v1/namespaces")).await? {
-                        (StatusCode::OK, body) => read_names(&body),
-                        (other, _) => Err(ClusterError::Failed(format!("list of namespaces: status {other}"))),
-                    }
-                }
+            // The token is meant for our audience alone, or has ended, which its next review tells.
+            (StatusCode::UNAUTHORIZED, _) => self.all_namespaces().await,
+            // Where there is no such API, rights are looked at before that is told: 403 for most, 404 for administrators.
+            (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => {
+                // With the API the token may not list projects: its scopes are too narrow.
+                if self.has_projects().await? { Ok(Vec::new()) } else { self.all_namespaces().await }
             }
             (other, _) => Err(ClusterError::Failed(format!("list of projects: status {other}"))),
         };
@@ -222,6 +217,14 @@ impl Cluster {
             (StatusCode::OK, _) => Ok(true),
             (StatusCode::NOT_FOUND, _) => Ok(false),
             (other, _) => Err(ClusterError::Failed(format!("discovery of project.openshift.io: status {other}"))),
+        }
+    }
+
+    /// Every namespace, asked as ourselves.
+    async fn all_namespaces(&self) -> Result<Vec<Namespace>, ClusterError> {
+        match self.send(&self.ours, get("/api/v1/namespaces")).await? {
+            (StatusCode::OK, body) => read_names(&body),
+            (other, _) => Err(ClusterError::Failed(format!("list of namespaces: status {other}"))),
         }
     }
 

@@ -116,6 +116,7 @@ fn write(node: &Node, depth: usize, text: &mut String) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -284,10 +284,10 @@ async fn start_prometheus(binary: &Path, blocks: &Path, folder: &Path, exporter:
     ];
     let server = Server::start(binary, &arguments, &folder.join("prometheus.log"), &[])?;
     server.ready(&format!("{url}/-/ready"), Duration::from_secs(60)).await?;
-    // The past ends when it was written; the present is there after the first scrape.
+    // The past may end a moment ago; only a scrape brings the present, and Prometheus' own series about it.
     let http = Http::default();
     for _ in 0..200 {
-        let answer = http.send("GET", &format!("{url}/api/v1/query?query=notebook_running"), &[], "").await?;
+        let answer = http.send("GET", &format!("{url}/api/v1/query?query=up%3D%3D1"), &[], "").await?;
         if answer.json()["data"]["result"].as_array().is_some_and(|result| !result.is_empty()) {
             return Ok((server, url));
         }

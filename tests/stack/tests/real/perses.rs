@@ -1,57 +1,19 @@
-//! The sidecar's own binary in front of real Perses and real Prometheus: for every route one caller who gets through and
-//! the neighbours who do not, what it costs at rest, and every command of the README.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+//! Every route of Perses and every question to a backend: for each one caller who gets through and the neighbours who do not.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use perses_sidecar_stack::http::{Answer, Http};
-use perses_sidecar_stack::servers::{self, Server};
-use perses_sidecar_stack::tour;
-use perses_sidecar_stack::world::{Options, World, dashboard, datasource_spec};
+use perses_sidecar_stack::servers;
+use perses_sidecar_stack::world::{dashboard, datasource_spec};
 use serde_json::{Value, json};
 
-/// `SIDECAR` names the binary; `tests/run` builds it in release mode.
-fn binary() -> PathBuf {
-    let built = || servers::checkout().join("target/release/perses-sidecar");
-    let path = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);
-    assert!(path.exists(), "{} is missing: cargo build --release --bin perses-sidecar", path.display());
-    path
-}
+use crate::stage::Stage;
 
-struct Stage {
-    world: World,
-    sidecar: Server,
-    http: Http,
-}
+/// Where the versions of Perses differ in what a client sees: what, then in the order of [`servers::PERSES`].
+const DIFFERENCES: [(&str, [&str; 2]); 1] =
+    [("plugin file", ["/plugins/Table~0.13.0/mf-manifest.json", "/plugins/Table/mf-manifest.json"])];
 
-async fn stage(quick: bool) -> Stage {
-    let options = Options { quick, ..Options::default() };
-    let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
-    let sidecar = world.start_sidecar(&binary()).await.unwrap();
-    Stage { world, sidecar, http: Http::default() }
-}
-
-impl Stage {
-    async fn send(&self, who: &str, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        let url = format!("{}{path}", self.world.gateway());
-        let authorization = format!("Bearer {}", self.world.token(who));
-        let mut headers = vec![("authorization", authorization.as_str())];
-        if who == "nobody" {
-            headers.clear();
-        }
-        let text = body.map(ToString::to_string).unwrap_or_default();
-        if body.is_some() {
-            headers.push(("content-type", "application/json"));
-        }
-        self.http.send(method, &url, &headers, &text).await.unwrap()
-    }
-
-    async fn form(&self, who: &str, path: &str, pairs: &[(&str, &str)]) -> Answer {
-        self.http.form(&format!("{}{path}", self.world.gateway()), self.world.token(who), pairs).await.unwrap()
-    }
+/// What a version shows.
+pub(crate) fn difference(what: &str, version: &str) -> &'static str {
+    let column = servers::PERSES.iter().position(|known| *known == version).unwrap();
+    DIFFERENCES.iter().find(|(known, _)| *known == what).unwrap().1[column]
 }
 
 /// Who, method, path, body, status. Steps build on one another.
@@ -61,7 +23,7 @@ fn step(who: &'static str, method: &'static str, path: &str, body: Option<&Value
     (who, method, path.to_owned(), body.cloned(), status)
 }
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
+pub(crate) fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({ "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
@@ -114,9 +76,8 @@ fn global_life(segment: &str, body: &Value) -> Vec<Step> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_route_of_perses() {
-    let stage = stage(false).await;
+pub(crate) async fn every_route(stage: &Stage, version: &str) {
+    let plugin_file = difference("plugin file", version);
     let url = stage.world.prometheus_url.clone();
     let dash = dashboard("x1", "up")["spec"].clone();
     let mut ephemeral = dash.clone();
@@ -160,8 +121,8 @@ async fn every_route_of_perses() {
         step("nobody", "POST", "/api/migrate", Some(&empty), 401),
         step("ada", "GET", "/api/v1/plugins", None, 200),
         step("nobody", "GET", "/api/v1/plugins", None, 401),
-        step("ada", "GET", "/plugins/Table~0.13.0/mf-manifest.json", None, 200),
-        step("nobody", "GET", "/plugins/Table~0.13.0/mf-manifest.json", None, 401),
+        step("ada", "GET", plugin_file, None, 200),
+        step("nobody", "GET", plugin_file, None, 401),
         step("nobody", "GET", "/api/config", None, 200),
         step("nobody", "GET", "/api/v1/health", None, 200),
         step("nobody", "GET", "/-/ready", None, 200),
@@ -178,9 +139,7 @@ async fn every_route_of_perses() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_question_to_a_backend() {
-    let stage = stage(false).await;
+pub(crate) async fn every_question_to_a_backend(stage: &Stage) {
     let base = "/proxy/globaldatasources/prometheus";
     let sum = "sum by (namespace) (vllm:num_requests_running)";
     for (path, pairs) in [
@@ -224,141 +183,4 @@ async fn every_question_to_a_backend() {
     let path = "/proxy/projects/team-a/dashboards/local/datasources/Mine/api/v1/query";
     assert_eq!(stage.form("ada", path, &[("query", "up")]).await.status, 200);
     assert_eq!(stage.form("grace", path, &[("query", "up")]).await.status, 404);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_it_costs_at_rest_and_what_is_in_it() {
-    let bytes = fs::read(binary()).unwrap();
-    eprintln!("binary: {} KiB", bytes.len() >> 10);
-    assert!(bytes.len() <= 20_000_000, "{} bytes", bytes.len());
-    for word in ["/-/stand-in", "cluster-monitoring-view", "namespace-reader", "vllm:num_requests", "granite-predictor"]
-    {
-        assert!(
-            !bytes.windows(word.len()).any(|window| window == word.as_bytes()),
-            "the test stack's {word:?} is in it"
-        );
-    }
-    let stage = stage(false).await;
-    let log = stage.sidecar.output();
-    eprintln!("{}", log.lines().find(|line| line.contains("Ready")).unwrap());
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let resident = stage.sidecar.resident().unwrap();
-    eprintln!("resident: {resident} KiB");
-    assert!(resident <= 25 * 1024, "{resident} KiB");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_stops_as_it_should() {
-    let stage = stage(false).await;
-    stage.sidecar.signal("TERM");
-    for _ in 0..100 {
-        if !stage.sidecar.is_running() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(!stage.sidecar.is_running());
-    assert!(stage.sidecar.output().contains("Stopped"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_tour_and_no_token_in_its_log() {
-    let stage = stage(true).await;
-    let (passed, failed) = tour::walk(&stage.world, &|line| eprintln!("{line}")).await;
-    assert!(failed == 0 && passed >= 25, "{passed} passed, {failed} failed");
-    let log = stage.sidecar.output();
-    let audit = fs::read_to_string(stage.world.folder.join("audit.log")).unwrap();
-    assert!(audit.lines().count() > 5);
-    for person in stage.world.people.values() {
-        assert!(!log.contains(&person.token) && !audit.contains(&person.token), "a token was written down");
-    }
-}
-
-/// TLS 1.2 and 1.3, HTTP/1.1 and h2, by curl.
-#[tokio::test(flavor = "multi_thread")]
-async fn tls_speaks_both_versions_of_both() {
-    let stage = stage(false).await;
-    let url = format!("https://localhost:{}/api/v1/projects", stage.world.ports[1]);
-    for (flags, expected) in [
-        (["--http1.1", "--tlsv1.2", "--tls-max", "1.2"], "200 1.1"),
-        (["--http1.1", "--tlsv1.3", "--tls-max", "1.3"], "200 1.1"),
-        (["--http2", "--tlsv1.2", "--tls-max", "1.2"], "200 2"),
-        (["--http2", "--tlsv1.3", "--tls-max", "1.3"], "200 2"),
-        (["--http1.1", "--tlsv1.0", "--tls-max", "1.1"], "000 0"),
-    ] {
-        let output = Command::new("curl")
-            .args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "--cacert"])
-            .arg(&stage.world.ca_file)
-            .args(flags)
-            .args(["-H", &format!("Authorization: Bearer {}", stage.world.token("ada")), &url])
-            .output()
-            .unwrap();
-        let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(text, expected, "{flags:?}: {error}");
-    }
-}
-
-/// Every line of shell in the README that asks something is run as it stands.
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_of_the_readme() {
-    let stage = stage(false).await;
-    let readme = fs::read_to_string(servers::checkout().join("README.md")).unwrap();
-    let mut count = 0;
-    for block in readme.split("```").skip(1).step_by(2) {
-        let Some(code) = block.strip_prefix("sh\n") else { continue };
-        for line in code.lines() {
-            let mut shell = Command::new("bash");
-            shell.args(["-o", "pipefail", "-ec", line]).current_dir(servers::checkout()).stdin(Stdio::null());
-            shell.env("GATEWAY", stage.world.gateway()).env("ADMIN", stage.world.admin());
-            for (name, person) in &stage.world.people {
-                shell.env(name.to_uppercase(), &person.token);
-            }
-            let folder = binary().parent().unwrap().to_owned();
-            let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
-            let output = shell.env("PATH", path).output().unwrap();
-            let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            assert!(output.status.success() && !text.is_empty(), "{line}: {text} {error}");
-            assert!(!text.contains("\"status\":\"error\"") && !text.starts_with("{\"message\""), "{line}: {text}");
-            count += 1;
-        }
-    }
-    assert!(count >= 12, "{count} commands");
-}
-
-/// `percli`, unmodified, for somebody with rights and somebody without.
-#[tokio::test(flavor = "multi_thread")]
-async fn percli_works_without_knowing_about_us() {
-    let stage = stage(false).await;
-    let percli = servers::binary("percli", &|line| eprintln!("{line}")).unwrap();
-    let run = |who: &str, arguments: &[&str]| {
-        let output = Command::new(&percli)
-            .args(["--percliconfig", &stage.world.folder.join(format!("percli-{who}.json")).to_string_lossy()])
-            .args(arguments)
-            .env("HOME", &stage.world.folder)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        (output.status.success(), text)
-    };
-    for who in ["ada", "eve"] {
-        let (good, text) = run(who, &["login", &stage.world.gateway(), "--token", stage.world.token(who)]);
-        assert!(good, "{text}");
-    }
-    let (good, text) = run("ada", &["get", "dashboard", "--project", "team-a"]);
-    assert!(good && text.contains("overview"), "{text}");
-    let file = stage.world.folder.join("d.json");
-    let mut body = dashboard("bycli", "up");
-    body["metadata"]["project"] = json!("team-a");
-    fs::write(&file, body.to_string()).unwrap();
-    let (good, text) = run("ada", &["apply", "-f", &file.to_string_lossy()]);
-    assert!(good, "{text}");
-    let (good, text) = run("ada", &["describe", "dashboard", "bycli", "--project", "team-a"]);
-    assert!(good && text.contains("bycli"), "{text}");
-    let (good, text) = run("eve", &["apply", "-f", &file.to_string_lossy()]);
-    assert!(!good, "{text}");
-    let (good, text) = run("eve", &["get", "dashboard", "--project", "team-a"]);
-    assert!(!good || !text.contains("overview"), "{text}");
-    let (good, text) = run("ada", &["delete", "dashboard", "bycli", "--project", "team-a"]);
-    assert!(good, "{text}");
 }

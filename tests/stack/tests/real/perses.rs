@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use crate::stage::Stage;
 
 /// Where the versions of Perses differ in what a client sees: what, then in the order of [`servers::PERSES`].
-const DIFFERENCES: [(&str, [&str; 2]); 1] =
-    [("plugin file", ["/plugins/Table~0.13.0/mf-manifest.json", "/plugins/Table/mf-manifest.json"])];
+const DIFFERENCES: [(&str, [&str; 2]); 2] = [
+    ("folder spec", [r#"{"items":[]}"#, r#"[{"kind":"Dashboard","name":"overview"}]"#]),
+    ("plugin file", ["/plugins/Table~0.13.0/mf-manifest.json", "/plugins/Table/mf-manifest.json"]),
+];
 
 /// What a version shows.
 pub(crate) fn difference(what: &str, version: &str) -> &'static str {
@@ -86,7 +88,8 @@ pub(crate) async fn every_route(stage: &Stage, version: &str) {
     let basic = json!({ "basicAuth": { "username": "u", "password": "p" } });
     let mut steps = life("dashboards", "Dashboard", dash.clone());
     steps.extend(life("datasources", "Datasource", datasource_spec(&url, false)));
-    steps.extend(life("folders", "Folder", json!({ "items": [] })));
+    let folder = serde_json::from_str(difference("folder spec", version)).unwrap();
+    steps.extend(life("folders", "Folder", folder));
     steps.extend(life("variables", "Variable", text.clone()));
     steps.extend(life("secrets", "Secret", basic.clone()));
     steps.extend(life("ephemeraldashboards", "EphemeralDashboard", ephemeral));

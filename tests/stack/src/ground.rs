@@ -163,6 +163,17 @@ impl Ground {
         }
     }
 
+    /// Such a token for the API server that ends `seconds` from now, which may be negative.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn account_token_ending(&self, namespace: &str, name: &str, seconds: i64) -> io::Result<String> {
+        match self {
+            Self::StandIn(stand_in, _) => Ok(stand_in.cluster().service_account_token_ending(namespace, name, seconds)),
+            Self::Real(real) => real.account_token_ending(namespace, name, seconds).await,
+        }
+    }
+
     /// Deletes a service account; its tokens end.
     ///
     /// # Errors

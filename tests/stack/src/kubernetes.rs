@@ -1,6 +1,8 @@
 //! A real cluster as far as the product can see it: etcd, kube-apiserver, and of the controllers those that fill the stock
 //! roles by aggregation and empty a deleted namespace.
 
+mod token;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ pub struct Kubernetes {
     url: String,
     folder: PathBuf,
     admin: Admin,
+    /// Signs the tokens of service accounts.
+    key: rcgen::KeyPair,
     /// Of people, by name.
     tokens: Vec<(&'static str, String)>,
     // In the order in which they are stopped.
@@ -64,12 +68,12 @@ impl Kubernetes {
         fs::write(folder.join("tokens.csv"), file)?;
         let port = servers::free_port()?;
         let url = format!("https://127.0.0.1:{port}");
-        let ca = write_certificates(folder)?;
+        let (ca, key) = write_certificates(folder)?;
         let server = start_server(&program, &etcd_url, port, folder)?;
         let admin = Admin::new(port, &admin_token, &ca)?;
         admin.ready(&server).await?;
         let controllers = startcontrollers(&controllers, &url, &admin_token, folder)?;
-        let cluster = Self { url, folder: folder.to_owned(), admin, tokens, controllers, server, _etcd: etcd };
+        let cluster = Self { url, folder: folder.to_owned(), admin, key, tokens, controllers, server, _etcd: etcd };
         cluster.furnish().await?;
         Ok(cluster)
     }
@@ -230,6 +234,14 @@ impl Kubernetes {
             .ok_or_else(|| io::Error::other(format!("no token: {}", answer.text())))
     }
 
+    /// Such a token that ends `seconds` from now, which may be negative.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn account_token_ending(&self, namespace: &str, name: &str, seconds: i64) -> io::Result<String> {
+        token::ending_in(&self.account_token(namespace, name, &[]).await?, seconds, &self.key)
+    }
+
     /// Deletes a service account; its tokens end.
     ///
     /// # Errors
@@ -252,7 +264,8 @@ fn binding_name(subject: &Subject, role: &str) -> String {
     format!("{name}:{role}")
 }
 
-fn write_certificates(folder: &Path) -> io::Result<String> {
+/// The authority, and the key of service accounts' tokens.
+fn write_certificates(folder: &Path) -> io::Result<(String, rcgen::KeyPair)> {
     let certificates = Certificates::make(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
     fs::write(folder.join("ca.crt"), &certificates.ca)?;
     fs::write(folder.join("server.crt"), &certificates.certificate)?;
@@ -260,7 +273,7 @@ fn write_certificates(folder: &Path) -> io::Result<String> {
     let key = rcgen::KeyPair::generate().map_err(io::Error::other)?;
     fs::write(folder.join("accounts.key"), key.serialize_pem())?;
     fs::write(folder.join("accounts.pub"), key.public_key_pem())?;
-    Ok(certificates.ca)
+    Ok((certificates.ca, key))
 }
 
 async fn start_etcd(program: &Path, folder: &Path) -> io::Result<(Server, String)> {

@@ -120,6 +120,19 @@ impl Cluster {
         token
     }
 
+    /// A service account's token for the API server that ends `seconds` from now, which may be negative.
+    #[must_use]
+    pub fn service_account_token_ending(&self, namespace: &str, name: &str, seconds: i64) -> String {
+        let token = self.service_account_token(namespace, name, &[]);
+        let mut state = self.state();
+        let now = SystemTime::now() + state.advance;
+        let span = Duration::from_secs(seconds.unsigned_abs());
+        if let Some(known) = state.tokens.get_mut(&token) {
+            known.expires = Some(if seconds < 0 { now - span } else { now + span });
+        }
+        token
+    }
+
     /// Deletes a service account with its tokens.
     pub fn remove_account(&self, namespace: &str, name: &str) {
         let user = format!("system:serviceaccount:{namespace}:{name}");

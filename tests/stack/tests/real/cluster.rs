@@ -87,6 +87,11 @@ async fn tokens(stage: &Stage) {
     let answer = ask(&token).await;
     assert_eq!((answer.status, &answer.json()["user"]), (200, &json!("system:serviceaccount:team-c:visitor")));
     assert_eq!(answer.json()["projects"]["namespaces"], json!([]), "an account has no right to its own namespace");
+    // The API server's own leeway is a minute.
+    for (seconds, status) in [(600, 200), (-120, 401)] {
+        let token = ground.account_token_ending("team-c", "visitor", seconds).await.unwrap();
+        assert_eq!(ask(&token).await.status, status, "a token that ends in {seconds} s");
+    }
     let parts: Vec<&str> = token.split('.').collect();
     let [head, claims, signature] = parts[..] else { panic!("{} parts", parts.len()) };
     let other = ground.account_token("team-c", "other", &[]).await.unwrap();

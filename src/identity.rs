@@ -16,6 +16,7 @@ use crate::config;
 use crate::names::Secret;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
+pub use bearer::read as bearer_token;
 
 /// Extras that change with every token and decide nothing: sent to reviews, left out of keys.
 const NOT_IN_KEYS: [&str; 5] = [

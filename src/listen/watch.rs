@@ -23,6 +23,11 @@ pub(super) struct Activity {
     in_flight: AtomicUsize,
     /// A head has come to its end since the watch looked.
     head_done: AtomicBool,
+    /// Counts the times that the watch has looked at `unread`.
+    looks: AtomicUsize,
+    /// Answers that wait for the peer to take what it was given, by the look (even or odd) since which they do. HTTP/2 asks
+    /// for no more of an answer while the peer has closed its window, and would hold what lies behind it for ever.
+    unread: [AtomicUsize; 2],
 }
 
 impl Activity {
@@ -31,6 +36,25 @@ impl Activity {
         activity.head_done.store(true, Ordering::Relaxed);
         Guard(Arc::clone(activity))
     }
+
+    /// One more answer waits for the peer.
+    fn wait(&self) -> usize {
+        let side = self.looks.load(Ordering::Relaxed) % 2;
+        self.unread[side].fetch_add(1, Ordering::Relaxed);
+        side
+    }
+
+    fn wait_no_more(&self, side: Option<usize>) {
+        if let Some(side) = side {
+            self.unread[side].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an answer has been waiting for the peer since before the last look.
+    fn look(&self) -> bool {
+        let before = self.looks.fetch_add(1, Ordering::Relaxed);
+        self.unread[(before + 1) % 2].load(Ordering::Relaxed) > 0
+    }
 }
 
 /// One request under way.
@@ -38,7 +62,8 @@ pub(super) struct Guard(Arc<Activity>);
 
 impl Guard {
     pub(super) fn around<B>(self, body: B) -> Guarded<B> {
-        Guarded { body, _guard: self }
+        let unread = Some(self.0.wait());
+        Guarded { body, guard: self, unread }
     }
 }
 
@@ -51,7 +76,15 @@ impl Drop for Guard {
 /// A body whose request is under way as long as it lives.
 pub(super) struct Guarded<B> {
     body: B,
-    _guard: Guard,
+    guard: Guard,
+    /// Where this answer is counted among the unread ones; `None` while it waits for what lies behind us.
+    unread: Option<usize>,
+}
+
+impl<B> Drop for Guarded<B> {
+    fn drop(&mut self) {
+        self.guard.0.wait_no_more(self.unread.take());
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Guarded<B> {
@@ -59,7 +92,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Guarded<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let this = &mut *self;
+        this.guard.0.wait_no_more(this.unread.take());
+        let frame = Pin::new(&mut this.body).poll_frame(context);
+        if frame.is_ready() {
+            this.unread = Some(this.guard.0.wait());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -194,7 +233,7 @@ impl<I> Watched<I> {
             (false, _) => {}
         }
         while self.timer.as_mut().poll(context).is_ready() {
-            if self.phase != Phase::Busy {
+            if self.phase != Phase::Busy || self.activity.look() {
                 return true;
             }
             self.timer.as_mut().reset(Instant::now() + self.idle);

@@ -1,9 +1,13 @@
 //! Attacks: each row is one, by name. It is refused before an upstream sees anything, and afterwards all is well.
 
 mod bodies;
+mod floods;
+mod frames;
 mod framing;
+mod h2;
 mod headers;
 mod paths;
+mod slow;
 
 use std::time::{Duration, Instant};
 

@@ -4,6 +4,7 @@
 mod attack;
 mod colleagues;
 mod commands;
+mod differential;
 mod floors;
 mod gateway;
 mod identity;

@@ -28,10 +28,14 @@ pub struct Seen {
 /// What the upstream answers, by method and path; anything else is 404 in Perses' style.
 type Answers = Vec<(&'static str, u16, String)>;
 
+/// What it answers otherwise, if it thinks for itself.
+type Mind = Box<dyn Fn(&Seen) -> Option<(u16, String)> + Send>;
+
 #[derive(Clone, Default)]
 pub struct Upstream {
     seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<Answers>>,
+    mind: Arc<Mutex<Option<Mind>>>,
 }
 
 impl Upstream {
@@ -49,6 +53,11 @@ impl Upstream {
         let mut answers = self.answers.lock().unwrap();
         answers.retain(|(known, ..)| *known != line);
         answers.push((line, status, body.to_owned()));
+    }
+
+    /// Answers whatever has no answer of its own.
+    pub fn answers_by(&self, mind: impl Fn(&Seen) -> Option<(u16, String)> + Send + 'static) {
+        *self.mind.lock().unwrap() = Some(Box::new(mind));
     }
 
     async fn serve(self, listener: TcpListener) {
@@ -71,17 +80,14 @@ impl Upstream {
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let line = format!("{} {}", head.method, head.uri);
         let path = format!("{} {}", head.method, head.uri.path());
-        self.seen.lock().unwrap().push(Seen {
-            line,
-            headers: head.headers,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        });
-        let answers = self.answers.lock().unwrap();
-        let found = answers.iter().find(|(known, ..)| *known == path);
-        let (status, body) = found
-            .map_or((404, r#"{"message":"document not found"}"#.to_owned()), |(_, status, body)| {
-                (*status, body.clone())
-            });
+        let seen = Seen { line, headers: head.headers, body: String::from_utf8_lossy(&body).into_owned() };
+        let known = self.answers.lock().unwrap().iter().find(|(known, ..)| *known == path).cloned();
+        let thought = || self.mind.lock().unwrap().as_ref().and_then(|mind| mind(&seen));
+        let (status, body) = known
+            .map(|(_, status, body)| (status, body))
+            .or_else(thought)
+            .unwrap_or((404, r#"{"message":"document not found"}"#.to_owned()));
+        self.seen.lock().unwrap().push(seen);
         Response::builder()
             .status(status)
             .header("content-type", "application/json")
@@ -96,6 +102,8 @@ pub struct Stage {
     pub openshift: OpenShift,
     pub audit: PathBuf,
     pub config: PathBuf,
+    /// The port of what stands for Perses; what stands for Prometheus has another.
+    pub perses: u16,
     folder: PathBuf,
 }
 
@@ -131,11 +139,12 @@ impl Drop for Gate {
     }
 }
 
-/// Further configuration: behind `listen`, behind `perses`, and behind everything.
+/// Further configuration: behind `listen`, `perses` and `cluster`, and behind everything.
 #[derive(Clone, Copy, Default)]
 pub struct More<'a> {
     pub listen: &'a str,
     pub perses: &'a str,
+    pub cluster: &'a str,
     pub rest: &'a str,
 }
 
@@ -169,13 +178,14 @@ pub async fn stage(more: More<'_>, ports: [u16; 2]) -> Stage {
     let [gateway, admin] = ports;
     let text = format!(
         "listen:\n  gateway: 127.0.0.1:{gateway}\n  admin: 127.0.0.1:{admin}\n{}perses:\n  url: http://127.0.0.1:{perses_port}\n{}\
-         cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\nmetrics_backends:\n  - name: p\n    url: http://127.0.0.1:{prometheus_port}\n\
+         cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n{}metrics_backends:\n  - name: p\n    url: http://127.0.0.1:{prometheus_port}\n\
          audit:\n  file: {}\n{}",
         more.listen,
         more.perses,
         openshift.url(),
         openshift.ca_file().display(),
         openshift.token_file().display(),
+        more.cluster,
         audit.display(),
         more.rest.replace("FOLDER", &folder.display().to_string()),
     );
@@ -185,7 +195,7 @@ pub async fn stage(more: More<'_>, ports: [u16; 2]) -> Stage {
     std::fs::write(folder.join("tls-ca.crt"), &certificates.ca).unwrap();
     let config = folder.join("config.yaml");
     std::fs::write(&config, text).unwrap();
-    Stage { upstream, openshift, audit, config, folder }
+    Stage { upstream, openshift, audit, config, perses: perses_port, folder }
 }
 
 /// Starts with further configuration below the usual one.

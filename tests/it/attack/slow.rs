@@ -30,13 +30,9 @@ async fn kept(address: &str, first: &[u8], again: &[u8]) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_waited_for() {
-    let listen = "  https: 127.0.0.1:0\ntls:\n  certificate_file: FOLDER/tls.crt\n  key_file: FOLDER/tls.key\n";
-    let folder_less = More {
-        rest: &format!("{QUICK}{}", &listen[listen.find("tls:").unwrap()..]),
-        listen: "  https: 127.0.0.1:0\n",
-        perses: "",
-    };
-    let gate = std::sync::Arc::new(gate_with(folder_less).await);
+    let tls = "tls:\n  certificate_file: FOLDER/tls.crt\n  key_file: FOLDER/tls.key\n";
+    let more = More { listen: "  https: 127.0.0.1:0\n", rest: &format!("{QUICK}{tls}"), ..More::default() };
+    let gate = std::sync::Arc::new(gate_with(more).await);
     let ada = gate.token("ada");
     let head = format!("host: x\r\nauthorization: Bearer {ada}\r\n");
     let form = format!("{head}content-type: application/x-www-form-urlencoded\r\n");

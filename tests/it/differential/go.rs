@@ -1,4 +1,4 @@
-//! How a Go server reads forms, JSON and bearer tokens: loosely. Written from the description of its rules.
+//! How a Go server reads forms and JSON: loosely. Written from the description of its rules.
 
 /// The pairs of a form in order, as `url.ParseQuery` keeps them: what holds `;` or a broken escape is dropped, and the second
 /// value says whether anything was.
@@ -37,15 +37,6 @@ pub fn unescape(text: &[u8]) -> Option<Vec<u8>> {
         });
     }
     Some(out)
-}
-
-/// The token that the API server finds in an `Authorization` line: trimmed, split at single spaces, the second part.
-pub fn bearer(line: &[u8]) -> Option<Vec<u8>> {
-    let text = String::from_utf8_lossy(line);
-    let mut parts = text.trim().splitn(3, ' ');
-    let scheme = parts.next()?;
-    let token = parts.next()?;
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.as_bytes().to_vec())
 }
 
 /// JSON as it stands in the text: nothing about keys is decided yet.

@@ -151,8 +151,12 @@ fn check_head(head: &http::request::Parts) -> Result<(), Refusal> {
     if head.version < Version::HTTP_2 && (head.uri.scheme().is_some() || head.uri.authority().is_some()) {
         return Err(malformed("the request target must be an absolute path"));
     }
-    if head.headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(malformed("more than one Host header"));
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(malformed("more than one Host header")),
+        (None, None) if head.version == Version::HTTP_11 => return Err(malformed("the Host header is missing")),
+        (Some(host), None) if !is_host(host.as_bytes()) => return Err(malformed("the Host header names no host")),
+        (_, None) => {}
     }
     if head.headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
         return Err(malformed("more than one Content-Type header"));
@@ -164,6 +168,11 @@ fn check_head(head: &http::request::Parts) -> Result<(), Refusal> {
         return Err(Refusal::new(Reason::MediaType, "a compressed body is not taken here"));
     }
     Ok(())
+}
+
+/// Whether the characters are those of a host and port (RFC 3986, 3.2.2); none at all is allowed.
+fn is_host(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(b))
 }
 
 /// The client's address: the peer's, or behind trusted proxies the nearest one that is not one of them.

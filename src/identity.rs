@@ -10,12 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::{digest, hmac, rand};
 use http::HeaderMap;
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use crate::cluster::{Cluster, ClusterError, Identity};
 use crate::config;
 use crate::names::Secret;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
+pub use bearer::read as bearer_token;
 
 /// Extras that change with every token and decide nothing: sent to reviews, left out of keys.
 const NOT_IN_KEYS: [&str; 5] = [
@@ -25,6 +27,14 @@ const NOT_IN_KEYS: [&str; 5] = [
     "authentication.kubernetes.io/pod-name",
     "authentication.kubernetes.io/pod-uid",
 ];
+
+/// Reviews of tokens that were never good, at once. All reviews wait in one line; whoever sends made-up tokens must not fill
+/// it, or everybody whose verdict runs out would be turned away.
+const STRANGERS: usize = 16;
+/// How long a stranger waits for a turn.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a token that was good is no stranger.
+const ACQUAINTED: Duration = Duration::from_secs(3600);
 
 /// How somebody proved who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +109,9 @@ pub struct Identities {
     audiences: Vec<String>,
     /// Keyed by a digest under a key of this process: a dump of memory keys reveals no token.
     verdicts: Cache<Digest, Verdict>,
+    /// Tokens that were good a while ago. Each is reviewed again all the same.
+    acquainted: Cache<Digest, ()>,
+    strangers: Arc<Semaphore>,
     key: hmac::Key,
     metrics: Arc<Metrics>,
 }
@@ -140,6 +153,8 @@ impl Identities {
                 .max_capacity(entries)
                 .expire_after(Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl })
                 .build(),
+            acquainted: Cache::builder().max_capacity(entries).time_to_live(ACQUAINTED).build(),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             metrics,
         })
@@ -178,10 +193,19 @@ impl Identities {
             self.verdicts.invalidate(&key).await;
         }
         let (cluster, audiences, token) = (Arc::clone(&self.cluster), self.audiences.clone(), Secret::new(token));
-        let verdicts = self.verdicts.clone();
+        let (verdicts, acquainted) = (self.verdicts.clone(), self.acquainted.clone());
+        let strangers = Arc::clone(&self.strangers);
         // In a task of its own: whoever asked first may go away without taking the answer from the others.
         let lookup = tokio::spawn(async move {
-            verdicts.try_get_with(key, async move { review(&cluster, &token, &audiences).await }).await
+            let ask = async move {
+                let _turn = if acquainted.contains_key(&key) { None } else { Some(turn(&strangers).await?) };
+                let verdict = review(&cluster, &token, &audiences).await?;
+                if let Verdict::Known(_) = verdict {
+                    acquainted.insert(key, ()).await;
+                }
+                Ok(verdict)
+            };
+            verdicts.try_get_with(key, ask).await
         });
         lookup.await.unwrap_or_else(|error| Err(Arc::new(ClusterError::Failed(error.to_string()))))
     }
@@ -191,6 +215,15 @@ impl Identities {
         let mut key = [0; 32];
         key.copy_from_slice(tag.as_ref());
         key
+    }
+}
+
+/// A stranger's turn to be reviewed.
+async fn turn(strangers: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, ClusterError> {
+    match tokio::time::timeout(PATIENCE, strangers.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) => Err(ClusterError::Failed("shutting down".to_owned())),
+        Err(_) => Err(ClusterError::Busy(Duration::from_secs(1))),
     }
 }
 

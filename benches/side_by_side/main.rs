@@ -31,19 +31,23 @@ fn main() {
     std::process::exit(i32::from(!good));
 }
 
-/// Instructions of a gateway that starts, answers so many requests on one connection, and stops.
+/// Instructions of the gateway for one request, over so many on one connection, once everything is warm.
 async fn instructions(request: &Request, times: usize) -> u64 {
     let scene = Scene::start(scene::small_upstream().await).await;
-    let profile = std::env::var("CALLGRIND_OUT").unwrap_or_else(|_| "/dev/null".to_owned());
-    let valgrind =
-        ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={profile}")].map(str::to_owned).to_vec();
+    let profile = std::env::var("CALLGRIND_OUT").map_or_else(|_| scene.folder.join("callgrind.out"), Into::into);
+    let profile = profile.to_string_lossy();
+    let valgrind = ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={profile}")].map(str::to_owned);
     let gateway = scene.gateway("gateway", &valgrind).await;
+    scene.ask(request, 20).await;
+    control("--zero", gateway.pid());
     scene.ask(request, times).await;
-    gateway.signal("TERM");
-    while gateway.is_running() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    let output = gateway.output();
-    let collected = output.lines().find_map(|line| line.split_once("Collected : ")).unwrap_or_else(|| panic!("{output}"));
-    collected.1.trim().parse().unwrap()
+    control("--dump", gateway.pid());
+    let text = std::fs::read_to_string(format!("{profile}.1")).unwrap();
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a sum");
+    total.trim().parse::<u64>().unwrap() / u64::try_from(times).unwrap()
+}
+
+fn control(what: &str, pid: u32) {
+    let output = std::process::Command::new("callgrind_control").args([what, &pid.to_string()]).output().unwrap();
+    assert!(output.status.success(), "callgrind_control {what}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -68,7 +68,10 @@ pub(crate) async fn compare(arguments: &[String]) -> bool {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let full = resident(&gateway);
     good &= full <= MOST_RESIDENT;
-    println!("\nresident in MiB: {fresh} at the start, {loaded} after the load, {full} with {} idle connections (at most {MOST_RESIDENT})", idle.len());
+    println!(
+        "\nresident in MiB: {fresh} at the start, {loaded} after the load, {full} with {} idle connections (at most {MOST_RESIDENT})",
+        idle.len()
+    );
     drop((idle, upstream));
     good
 }

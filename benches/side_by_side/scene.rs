@@ -93,7 +93,8 @@ impl Scene {
         words.extend(["run", "--config", &self.config.to_string_lossy()].map(str::to_owned));
         let program = words.remove(0);
         let environment = [("TOKIO_WORKER_THREADS", "1")];
-        let server = Server::start(Path::new(&program), &words, &self.folder.join(format!("{name}.log")), &environment).unwrap();
+        let server =
+            Server::start(Path::new(&program), &words, &self.folder.join(format!("{name}.log")), &environment).unwrap();
         server.ready(&format!("http://127.0.0.1:{}/readyz", self.admin), Duration::from_secs(60)).await.unwrap();
         server
     }

@@ -228,12 +228,12 @@ struct Source {
 
 impl Source {
     fn poll_data(&mut self, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DialError>>> {
-        let mut frame = self.poll_body();
+        let mut frame = self.poll_body(false);
         if frame.is_pending()
             && let Some(link) = &mut self.link
         {
             link.drive(context);
-            frame = self.poll_body();
+            frame = self.poll_body(true);
         }
         match frame {
             Poll::Ready(Some(Ok(frame))) => {
@@ -254,9 +254,16 @@ impl Source {
         }
     }
 
-    /// Data come out of the driver, so they need not wake anybody.
-    fn poll_body(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop()))
+    /// Data come out of the driver, so they need not wake anybody. `driven` says that nobody drives before the task waits.
+    fn poll_body(&mut self, driven: bool) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(link) = &self.link {
+            link.mute();
+        }
+        let frame = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        if let Some(link) = &self.link {
+            link.unmute(driven && frame.is_pending());
+        }
+        frame
     }
 
     fn release(&mut self) {

@@ -13,6 +13,7 @@ use moka::future::Cache;
 
 use crate::cluster::{Cluster, ClusterError, Identity};
 use crate::config;
+use crate::memo::Memo;
 use crate::names::Secret;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
@@ -25,6 +26,9 @@ const NOT_IN_KEYS: [&str; 5] = [
     "authentication.kubernetes.io/pod-name",
     "authentication.kubernetes.io/pod-uid",
 ];
+
+/// Verdicts that are found at once.
+const RECENT: usize = 1024;
 
 /// How somebody proved who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,25 +102,40 @@ pub struct Identities {
     cluster: Arc<Cluster>,
     audiences: Vec<String>,
     /// Keyed by a digest under a key of this process: a dump of memory keys reveals no token.
-    verdicts: Cache<Digest, Verdict>,
+    verdicts: Cache<Digest, (Verdict, Instant)>,
+    /// The verdicts that were used last.
+    recent: Memo<Digest, Verdict>,
+    lifetimes: Lifetimes,
     key: hmac::Key,
     metrics: Arc<Metrics>,
 }
 
+#[derive(Clone, Copy)]
 struct Lifetimes {
     known: Duration,
     nobody: Duration,
 }
 
-impl moka::Expiry<Digest, Verdict> for Lifetimes {
-    fn expire_after_create(&self, _: &Digest, verdict: &Verdict, _: Instant) -> Option<Duration> {
-        Some(match verdict {
-            Verdict::Known(caller) => match caller.until {
-                None => self.known,
-                Some(until) => until.duration_since(SystemTime::now()).unwrap_or_default().min(self.known),
-            },
-            Verdict::Nobody => self.nobody,
-        })
+impl Lifetimes {
+    /// Until when a verdict of this moment holds.
+    fn end_of(&self, verdict: &Verdict) -> Instant {
+        Instant::now()
+            + match verdict {
+                Verdict::Known(caller) => match caller.until {
+                    None => self.known,
+                    Some(until) => until.duration_since(SystemTime::now()).unwrap_or_default().min(self.known),
+                },
+                Verdict::Nobody => self.nobody,
+            }
+    }
+}
+
+/// Each verdict says itself until when it holds.
+struct OwnEnd;
+
+impl<K, V> moka::Expiry<K, (V, Instant)> for OwnEnd {
+    fn expire_after_create(&self, _: &K, (_, until): &(V, Instant), now: Instant) -> Option<Duration> {
+        Some(until.saturating_duration_since(now))
     }
 }
 
@@ -136,10 +155,9 @@ impl Identities {
         Ok(Self {
             cluster,
             audiences: settings.audiences.clone(),
-            verdicts: Cache::builder()
-                .max_capacity(entries)
-                .expire_after(Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl })
-                .build(),
+            verdicts: Cache::builder().max_capacity(entries).expire_after(OwnEnd).build(),
+            recent: Memo::new(RECENT),
+            lifetimes: Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl },
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             metrics,
         })
@@ -168,22 +186,34 @@ impl Identities {
 
     async fn verdict(&self, token: &str) -> Result<Verdict, Arc<ClusterError>> {
         let key = self.key_of(token);
-        if let Some(verdict) = self.verdicts.get(&key).await {
-            // The token's own end is looked at on every use, whatever the memory's clock says.
-            let ended = matches!(&verdict, Verdict::Known(caller) if caller.until.is_some_and(|until| until <= SystemTime::now()));
-            if !ended {
+        let ticket = self.recent.ticket();
+        // The token's own end is looked at on every use, whatever the memory's clock says.
+        let ended = |verdict: &Verdict| matches!(verdict, Verdict::Known(caller) if caller.until.is_some_and(|until| until <= SystemTime::now()));
+        if let Some(verdict) = self.recent.get(&key, |known| *known == key).filter(|verdict| !ended(verdict)) {
+            self.metrics.review_cached(ReviewKind::Token);
+            return Ok(verdict);
+        }
+        if let Some((verdict, until)) = self.verdicts.get(&key).await {
+            if !ended(&verdict) {
                 self.metrics.review_cached(ReviewKind::Token);
+                self.recent.put(ticket, &key, key, verdict.clone(), until);
                 return Ok(verdict);
             }
             self.verdicts.invalidate(&key).await;
         }
         let (cluster, audiences, token) = (Arc::clone(&self.cluster), self.audiences.clone(), Secret::new(token));
-        let verdicts = self.verdicts.clone();
+        let (verdicts, lifetimes) = (self.verdicts.clone(), self.lifetimes);
         // In a task of its own: whoever asked first may go away without taking the answer from the others.
         let lookup = tokio::spawn(async move {
-            verdicts.try_get_with(key, async move { review(&cluster, &token, &audiences).await }).await
+            let review = async move {
+                let verdict = review(&cluster, &token, &audiences).await?;
+                let until = lifetimes.end_of(&verdict);
+                Ok((verdict, until))
+            };
+            verdicts.try_get_with(key, review).await
         });
-        lookup.await.unwrap_or_else(|error| Err(Arc::new(ClusterError::Failed(error.to_string()))))
+        let verdict = lookup.await.unwrap_or_else(|error| Err(Arc::new(ClusterError::Failed(error.to_string()))));
+        verdict.map(|(verdict, _)| verdict)
     }
 
     fn key_of(&self, token: &str) -> Digest {

@@ -107,7 +107,7 @@ pub(super) enum Failed {
 impl Link {
     pub(super) async fn new(wire: Wire, deadline: Instant) -> Result<Self, DialError> {
         let (sender, driver) = http1::handshake(wire).await.map_err(|error| DialError::Broken(causes(&error)))?;
-        let relay = Arc::new(Relay(Mutex::new(None)));
+        let relay = Arc::new(Relay::default());
         let waker = Waker::from(Arc::clone(&relay));
         let timer = Box::pin(tokio::time::sleep_until(deadline));
         Ok(Self { sender, driver: Some(driver), relay, waker, timer })
@@ -167,6 +167,24 @@ impl Link {
         false
     }
 
+    /// From here to [`Self::unmute`] the task is not woken: taking data makes the driver ring for the task that takes them.
+    pub(super) fn mute(&self) {
+        self.relay.task().muted = true;
+    }
+
+    /// Wakes the task after all if somebody has rung and it is going to `wait`. If it drives again before, or has something
+    /// to go on with, it finds out by itself.
+    pub(super) fn unmute(&self, wait: bool) {
+        let mut task = self.relay.task();
+        task.muted = false;
+        if std::mem::take(&mut task.rang)
+            && wait
+            && let Some(waker) = &task.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Lets go of the task that drove. Whether another exchange is possible.
     fn rest(&mut self) -> bool {
         self.relay.rest();
@@ -179,22 +197,31 @@ impl Link {
 
 /// Wakes whoever drives at the moment. hyper and the timer hold the same waker all the time, so that a connection that
 /// changes hands leaves no waker of the one before behind.
-struct Relay(Mutex<Option<Waker>>);
+#[derive(Default)]
+struct Relay(Mutex<Task>);
+
+#[derive(Default)]
+struct Task {
+    waker: Option<Waker>,
+    muted: bool,
+    /// Somebody has rung while it was muted.
+    rang: bool,
+}
 
 impl Relay {
-    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+    fn task(&self) -> MutexGuard<'_, Task> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn aim(&self, waker: &Waker) {
         let mut task = self.task();
-        if !task.as_ref().is_some_and(|task| task.will_wake(waker)) {
-            *task = Some(waker.clone());
+        if !task.waker.as_ref().is_some_and(|task| task.will_wake(waker)) {
+            task.waker = Some(waker.clone());
         }
     }
 
     fn rest(&self) {
-        *self.task() = None;
+        self.task().waker = None;
     }
 }
 
@@ -204,8 +231,11 @@ impl Wake for Relay {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(task) = &*self.task() {
-            task.wake_by_ref();
+        let mut task = self.task();
+        if task.muted {
+            task.rang = true;
+        } else if let Some(waker) = &task.waker {
+            waker.wake_by_ref();
         }
     }
 }

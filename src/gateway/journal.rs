@@ -144,7 +144,7 @@ impl Journal {
             tracing::debug!(request_id = self.id(), route = self.word, status, ms, "A request has ended");
         }
         self.metrics.request(self.word, &self.method, self.status.as_u16(), took.as_secs_f64());
-        if !self.is_audited() {
+        if !self.audit.is_on() || !self.is_audited() {
             return;
         }
         let id = self.id();

@@ -7,7 +7,7 @@ mod bearer;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{constant_time, digest, hmac, rand};
 use http::HeaderMap;
 use moka::future::Cache;
 
@@ -27,7 +27,7 @@ const NOT_IN_KEYS: [&str; 5] = [
     "authentication.kubernetes.io/pod-uid",
 ];
 
-/// Verdicts that are found at once.
+/// Callers who are found at once.
 const RECENT: usize = 1024;
 
 /// How somebody proved who they are.
@@ -103,8 +103,8 @@ pub struct Identities {
     audiences: Vec<String>,
     /// Keyed by a digest under a key of this process: a dump of memory keys reveals no token.
     verdicts: Cache<Digest, (Verdict, Instant)>,
-    /// The verdicts that were used last.
-    recent: Memo<Digest, Verdict>,
+    /// Those whom tokens were good for last, by their tokens, which a caller holds anyway.
+    recent: Memo<Secret, Arc<Caller>>,
     lifetimes: Lifetimes,
     key: hmac::Key,
     metrics: Arc<Metrics>,
@@ -185,21 +185,24 @@ impl Identities {
     }
 
     async fn verdict(&self, token: &str) -> Result<Verdict, Arc<ClusterError>> {
-        let key = self.key_of(token);
         let ticket = self.recent.ticket();
         // The token's own end is looked at on every use, whatever the memory's clock says.
-        let ended = |verdict: &Verdict| matches!(verdict, Verdict::Known(caller) if caller.until.is_some_and(|until| until <= SystemTime::now()));
-        if let Some(verdict) = self.recent.get(&key, |known| *known == key).filter(|verdict| !ended(verdict)) {
+        let ended = |caller: &Caller| caller.until.is_some_and(|until| until <= SystemTime::now());
+        if let Some(caller) = self.recent.get(&token, |known| is_same(known, token)).filter(|caller| !ended(caller)) {
             self.metrics.review_cached(ReviewKind::Token);
-            return Ok(verdict);
+            return Ok(Verdict::Known(caller));
         }
-        if let Some((verdict, until)) = self.verdicts.get(&key).await {
-            if !ended(&verdict) {
+        let key = self.key_of(token);
+        match self.verdicts.get(&key).await {
+            Some((Verdict::Known(caller), _)) if ended(&caller) => self.verdicts.invalidate(&key).await,
+            Some((verdict, until)) => {
                 self.metrics.review_cached(ReviewKind::Token);
-                self.recent.put(ticket, &key, key, verdict.clone(), until);
+                if let Verdict::Known(caller) = &verdict {
+                    self.recent.put(ticket, &token, caller.token.clone(), Arc::clone(caller), until);
+                }
                 return Ok(verdict);
             }
-            self.verdicts.invalidate(&key).await;
+            None => {}
         }
         let (cluster, audiences, token) = (Arc::clone(&self.cluster), self.audiences.clone(), Secret::new(token));
         let (verdicts, lifetimes) = (self.verdicts.clone(), self.lifetimes);
@@ -222,6 +225,11 @@ impl Identities {
         key.copy_from_slice(tag.as_ref());
         key
     }
+}
+
+/// In a time that tells nothing of where two tokens begin to differ.
+fn is_same(known: &Secret, token: &str) -> bool {
+    constant_time::verify_slices_are_equal(known.expose().as_bytes(), token.as_bytes()).is_ok()
 }
 
 /// OAuth tokens of OpenShift have no audience, and others may be meant for the API server itself: the API server's own

@@ -73,7 +73,6 @@ impl Handler for Gateway {
         let (head, body) = request.into_parts();
         let from = client_address(&head.headers, peer, &self.fixed.listen.trusted_proxies);
         let mut journal = Journal::begin(Arc::clone(&self.metrics), Arc::clone(&live.audit), head.method.clone(), from);
-        let personal = answer::is_person(&head);
         let total = live.config.limits.total;
         let outcome = tokio::time::timeout(total, journey(&live, &self.fixed, &mut journal, &head, body)).await;
         let outcome = outcome.unwrap_or_else(|_| {
@@ -82,6 +81,7 @@ impl Handler for Gateway {
         let response = match outcome {
             Ok(reply) => answer::reply(reply),
             Err(refusal) => {
+                let personal = answer::is_person(&head);
                 answer::refusal(&refusal, journal.style(), personal, live.config.external_url.as_deref(), &mut journal)
             }
         };

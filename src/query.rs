@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::access::{Grant, QueryError};
 use crate::config;
@@ -23,6 +23,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::{About, BackendClient, Perses, Question};
 use params::{Endpoint, Params};
 pub use sources::Sources;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Answers questions to metrics backends.
 pub struct Queries {
@@ -133,10 +136,10 @@ impl Queries {
     ) -> Result<Reply, Refusal> {
         let answer = backend.ask(question).await?;
         let mut reply = answers::pass(answer, backend.settings().kind, confined, self.limits.answer).await?;
-        reply.headers.insert("cache-status", HeaderValue::from_static("perses-sidecar; fwd=bypass"));
-        let timing = format!("upstream;dur={:.1}", began.elapsed().as_secs_f64() * 1000.0);
-        if let Ok(timing) = HeaderValue::try_from(timing) {
-            reply.headers.insert("server-timing", timing);
+        reply.headers.insert(CACHE_STATUS, HeaderValue::from_static("perses-sidecar; fwd=bypass"));
+        let tenths = began.elapsed().as_micros() / 100;
+        if let Ok(timing) = HeaderValue::try_from(format!("upstream;dur={}.{}", tenths / 10, tenths % 10)) {
+            reply.headers.insert(SERVER_TIMING, timing);
         }
         Ok(reply)
     }

@@ -174,6 +174,10 @@ fn plain_documents_need_no_second_look() {
     assert!(!may_need_strip(br#"{"spec":{"text":"a \u003c b","url":"https://x"}}"#));
     assert!(may_need_strip(br#"{"spec":{"\u0061ctions":[1]}}"#));
     assert!(may_need_strip(br#"{"url":"JAVASCRIPT:x"}"#));
+    for spelt in ["directUrl", "DirectURL", "actions", "Actions", "Data:text/html,x", "script", "sCript"] {
+        assert!(may_need_strip(spelt.as_bytes()), "{spelt}");
+        assert!(!may_need_strip(&spelt.as_bytes()[1..]), "all but the first letter of {spelt}");
+    }
     assert!(may_need_strip(br#"{"url":"java\tscript:x"}"#));
 }
 

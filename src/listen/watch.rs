@@ -165,12 +165,14 @@ enum Phase {
 pub(super) struct Watched<I> {
     io: I,
     activity: Arc<Activity>,
-    first_byte: Duration,
     header: Duration,
     idle: Duration,
     phase: Phase,
+    /// When the phase has lasted too long; `None` while nothing has been waited for, and while busy.
+    until: Option<Instant>,
     h2: bool,
     lines: Lines,
+    /// Set to the end of a phase, past or present: it is moved only when it would ring too late or has rung too early.
     timer: Pin<Box<Sleep>>,
     /// Set while a write waits for the peer to read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -178,32 +180,28 @@ pub(super) struct Watched<I> {
 
 impl<I> Watched<I> {
     pub(super) fn new(io: I, activity: Arc<Activity>, limits: &Limits) -> Self {
+        let until = Instant::now() + limits.first_byte;
         Self {
             io,
             activity,
-            first_byte: limits.first_byte,
             header: limits.header,
             idle: limits.idle,
             phase: Phase::First,
+            until: Some(until),
             h2: false,
             lines: Lines::default(),
-            timer: Box::pin(tokio::time::sleep(limits.first_byte)),
+            timer: Box::pin(tokio::time::sleep_until(until)),
             stalled: None,
         }
     }
 
     fn enter(&mut self, phase: Phase) {
-        if self.phase == phase {
-            return;
-        }
         self.phase = phase;
-        let length = match phase {
-            Phase::First => self.first_byte,
-            Phase::Head => self.header,
-            // Looked at again when it has passed: requests may have begun meanwhile.
-            Phase::Idle | Phase::Busy => self.idle,
+        self.until = match phase {
+            Phase::Idle => Some(Instant::now() + self.idle),
+            // Most heads come in one piece: the clock is looked at when there is something to wait for.
+            Phase::First | Phase::Head | Phase::Busy => None,
         };
-        self.timer.as_mut().reset(Instant::now() + length);
     }
 
     /// Bytes have come.
@@ -227,16 +225,26 @@ impl<I> Watched<I> {
         let busy = self.activity.in_flight.load(Ordering::Relaxed) > 0;
         let head_done = self.activity.head_done.swap(false, Ordering::Relaxed);
         match (busy, self.phase) {
+            (true, Phase::Busy) => {}
             (true, _) => self.enter(Phase::Busy),
             (false, Phase::Busy) => self.enter(Phase::Idle),
             (false, Phase::Head) if head_done => self.enter(Phase::Idle),
+            (false, Phase::Head) if self.until.is_none() => self.until = Some(Instant::now() + self.header),
             (false, _) => {}
         }
+        if let Some(until) = self.until
+            && until < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(until);
+        }
         while self.timer.as_mut().poll(context).is_ready() {
-            if self.phase != Phase::Busy || self.activity.look() {
-                return true;
+            match self.until {
+                Some(until) if until <= self.timer.deadline() => return true,
+                Some(until) => self.timer.as_mut().reset(until),
+                // Looked at again: the requests may come to an end without a word to this side.
+                None if self.activity.look() => return true,
+                None => self.timer.as_mut().reset(Instant::now() + self.idle),
             }
-            self.timer.as_mut().reset(Instant::now() + self.idle);
         }
         false
     }

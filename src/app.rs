@@ -60,7 +60,7 @@ pub async fn run(
         settings.limits.answer,
         Arc::clone(&metrics),
     ));
-    let tls = settings.tls.as_ref().map(listen::server_config).transpose()?.map(Arc::new);
+    let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     let live = Arc::new(build(Arc::new(settings), &perses, audit, None, &metrics)?);
     let config = Arc::clone(&live.config);
 
@@ -186,10 +186,7 @@ fn apply(
         }
     };
     let Config { fixed: new_fixed, live: settings } = loaded.config;
-    let tls = match settings.tls.as_ref().map(listen::server_config).transpose() {
-        Ok(tls) => tls.map(Arc::new),
-        Err(problem) => return refuse(problem),
-    };
+    let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     let before = Arc::clone(&channels.live.borrow());
     let audit = if before.config.audit == settings.audit {
         Arc::clone(&before.audit)
@@ -233,45 +230,37 @@ fn build(
     metrics: &Arc<Metrics>,
 ) -> Result<Live, String> {
     let kept = before.filter(|before| {
-        before.config.cluster == settings.cluster
+        config::Cluster { ca: settings.cluster.ca.clone(), ..before.config.cluster.clone() } == settings.cluster
             && before.config.access == settings.access
             && before.config.limits.namespaces == settings.limits.namespaces
             && before.config.limits.cached_reviews == settings.limits.cached_reviews
     });
-    let (identities, access) = match kept {
-        Some(before) => (Arc::clone(&before.identities), Arc::clone(&before.access)),
+    let (cluster, identities, access) = match kept {
+        Some(before) => (Arc::clone(&before.cluster), Arc::clone(&before.identities), Arc::clone(&before.access)),
         None => {
             let cluster = Arc::new(Cluster::new(&settings.cluster, Arc::clone(metrics))?);
             let entries = settings.limits.cached_reviews;
             let identities = Identities::new(Arc::clone(&cluster), &settings.access, entries, Arc::clone(metrics))?;
-            let access = Access::new(cluster, &settings.access, &settings.limits, Arc::clone(metrics));
-            (Arc::new(identities), Arc::new(access))
+            let access = Access::new(Arc::clone(&cluster), &settings.access, &settings.limits, Arc::clone(metrics));
+            (cluster, Arc::new(identities), Arc::new(access))
         }
     };
     let mut clients = Vec::with_capacity(settings.backends.len());
     for backend in &settings.backends {
-        let name = &backend.name;
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| format!("metrics_backends {name}: {}: {error}", path.display()))
-        };
-        let roots = backend.ca_file.as_deref().map(read).transpose()?;
-        let token = match &backend.token_file {
-            None => None,
-            Some(path) => Some(
-                String::from_utf8(read(path)?)
-                    .map_err(|_| format!("metrics_backends {name}: token_file is not text"))?,
-            ),
-        };
-        let dial = dial_to(&backend.url, roots, &settings)?;
-        let client =
-            BackendClient::new(Arc::clone(backend), dial, token.as_deref().map(str::trim), Arc::clone(metrics))?;
+        let dial = dial_to(&backend.url, backend.ca.clone(), &settings)?;
+        let client = BackendClient::new(Arc::clone(backend), dial, Arc::clone(metrics))?;
         clients.push(Arc::new(client));
+    }
+    // The last that can fail, and the only thing that is changed in place.
+    if kept.is_some_and(|before| before.config.cluster.ca != settings.cluster.ca) {
+        cluster.renew(&settings.cluster)?;
     }
     Ok(Live {
         catalog: Catalog::new(Arc::clone(perses), Arc::clone(&access), &settings),
         queries: Queries::new(Arc::clone(perses), clients, &settings.limits, Arc::clone(metrics)),
         perses: Arc::clone(perses),
         config: settings,
+        cluster,
         identities,
         access,
         audit,

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::catalog::{Brought, Catalog};
+use crate::cluster::Cluster;
 use crate::config;
 use crate::identity::Identities;
 use crate::listen::{Handler, Peer};
@@ -34,6 +35,8 @@ use journal::Journal;
 pub struct Live {
     /// The settings.
     pub config: Arc<config::Live>,
+    /// The Kubernetes API.
+    pub cluster: Arc<Cluster>,
     /// Who.
     pub identities: Arc<Identities>,
     /// May they.

@@ -93,14 +93,16 @@ pub enum About {
 }
 
 impl BackendClient {
-    /// Speaks through `dial`, as whoever `token` says.
+    /// Speaks through `dial`, as whoever the settings' token says.
     ///
     /// # Errors
     /// When the token cannot stand in a header.
-    pub fn new(settings: Arc<Backend>, dial: Dial, token: Option<&str>, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let authorization = token
+    pub fn new(settings: Arc<Backend>, dial: Dial, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let authorization = settings
+            .token
+            .as_ref()
             .map(|token| {
-                let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
                     .map_err(|_| format!("metrics_backends {}: token_file holds no token", settings.name))?;
                 value.set_sensitive(true);
                 Ok::<_, String>(value)

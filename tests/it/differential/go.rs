@@ -1,8 +1,11 @@
 //! How a Go server reads forms and JSON: loosely. Written from the description of its rules.
 
+/// Names and values.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The pairs of a form in order, as `url.ParseQuery` keeps them: what holds `;` or a broken escape is dropped, and the second
 /// value says whether anything was.
-pub fn form(text: &[u8]) -> (Vec<(Vec<u8>, Vec<u8>)>, bool) {
+pub fn form(text: &[u8]) -> (Pairs, bool) {
     let (mut pairs, mut dropped) = (Vec::new(), false);
     for piece in text.split(|b| *b == b'&') {
         if piece.contains(&b';') {

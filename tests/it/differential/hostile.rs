@@ -9,7 +9,7 @@ pub struct Dice {
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, calm: seed % 3 == 0 }
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, calm: seed.is_multiple_of(3) }
     }
 
     pub fn below(&mut self, most: usize) -> usize {

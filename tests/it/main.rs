@@ -5,6 +5,7 @@ mod attack;
 mod colleagues;
 mod commands;
 mod differential;
+mod faults;
 mod floors;
 mod gateway;
 mod identity;

@@ -1,5 +1,7 @@
 //! A gateway in this process, between the stand-in and an upstream that records what it is asked.
 
+mod tap;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +18,8 @@ use perses_sidecar_stack::openshift::OpenShift;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+
+pub use tap::{Mode, Tap};
 
 /// What the upstream was asked.
 #[derive(Clone, Debug)]
@@ -104,7 +108,15 @@ pub struct Stage {
     pub config: PathBuf,
     /// The port of what stands for Perses; what stands for Prometheus has another.
     pub perses: u16,
+    /// The ways from the gateway to the three servers.
+    pub taps: Taps,
     folder: PathBuf,
+}
+
+pub struct Taps {
+    pub cluster: Tap,
+    pub perses: Tap,
+    pub prometheus: Tap,
 }
 
 impl Drop for Stage {
@@ -139,12 +151,13 @@ impl Drop for Gate {
     }
 }
 
-/// Further configuration: behind `listen`, `perses` and `cluster`, and behind everything.
+/// Further configuration: behind `listen`, `perses`, `cluster` and the backend, and behind everything.
 #[derive(Clone, Copy, Default)]
 pub struct More<'a> {
     pub listen: &'a str,
     pub perses: &'a str,
     pub cluster: &'a str,
+    pub backend: &'a str,
     pub rest: &'a str,
 }
 
@@ -164,12 +177,18 @@ pub async fn stage(more: More<'_>, ports: [u16; 2]) -> Stage {
     let upstream = Upstream::default();
     let perses = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let prometheus = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (perses_port, prometheus_port) = (perses.local_addr().unwrap().port(), prometheus.local_addr().unwrap().port());
+    let taps = Taps {
+        cluster: Tap::to(openshift.port()).await,
+        perses: Tap::to(perses.local_addr().unwrap().port()).await,
+        prometheus: Tap::to(prometheus.local_addr().unwrap().port()).await,
+    };
+    let (perses_port, prometheus_port) = (taps.perses.port, taps.prometheus.port);
     tokio::spawn(upstream.clone().serve(perses));
     tokio::spawn(upstream.clone().serve(prometheus));
     upstream.answers("GET /api/v1/health", 200, r#"{"version":"x","database":true}"#);
+    let scheme = if more.backend.contains("ca_file") { "https" } else { "http" };
     let datasource = format!(
-        r#"{{"kind":"GlobalDatasource","metadata":{{"name":"p"}},"spec":{{"plugin":{{"kind":"PrometheusDatasource","spec":{{"proxy":{{"kind":"HTTPProxy","spec":{{"url":"http://127.0.0.1:{prometheus_port}"}}}}}}}}}}}}"#
+        r#"{{"kind":"GlobalDatasource","metadata":{{"name":"p"}},"spec":{{"plugin":{{"kind":"PrometheusDatasource","spec":{{"proxy":{{"kind":"HTTPProxy","spec":{{"url":"{scheme}://127.0.0.1:{prometheus_port}"}}}}}}}}}}}}"#
     );
     upstream.answers("GET /api/v1/globaldatasources/p", 200, &datasource);
     upstream.answers("GET /api/v1/projects/team-a/datasources/p", 200, &datasource);
@@ -178,24 +197,26 @@ pub async fn stage(more: More<'_>, ports: [u16; 2]) -> Stage {
     let [gateway, admin] = ports;
     let text = format!(
         "listen:\n  gateway: 127.0.0.1:{gateway}\n  admin: 127.0.0.1:{admin}\n{}perses:\n  url: http://127.0.0.1:{perses_port}\n{}\
-         cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n{}metrics_backends:\n  - name: p\n    url: http://127.0.0.1:{prometheus_port}\n\
+         cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n{}metrics_backends:\n  - name: p\n    url: {scheme}://127.0.0.1:{prometheus_port}\n{}\
          audit:\n  file: {}\n{}",
         more.listen,
         more.perses,
-        openshift.url(),
+        format_args!("https://127.0.0.1:{}", taps.cluster.port),
         openshift.ca_file().display(),
         openshift.token_file().display(),
         more.cluster,
+        more.backend,
         audit.display(),
-        more.rest.replace("FOLDER", &folder.display().to_string()),
+        more.rest,
     );
+    let text = text.replace("FOLDER", &folder.display().to_string());
     let certificates = perses_sidecar_stack::openshift::Certificates::make(&["localhost", "127.0.0.1"]).unwrap();
     std::fs::write(folder.join("tls.crt"), &certificates.certificate).unwrap();
     std::fs::write(folder.join("tls.key"), &certificates.key).unwrap();
     std::fs::write(folder.join("tls-ca.crt"), &certificates.ca).unwrap();
     let config = folder.join("config.yaml");
     std::fs::write(&config, text).unwrap();
-    Stage { upstream, openshift, audit, config, perses: perses_port, folder }
+    Stage { upstream, openshift, audit, config, perses: perses_port, taps, folder }
 }
 
 /// Starts with further configuration below the usual one.
@@ -269,13 +290,18 @@ impl Stage {
 
 /// Sends bytes and listens until the peer closes, or has answered and says nothing more, or says nothing at all for 5 s.
 pub async fn speak(address: &str, bytes: &[u8]) -> Heard {
+    speak_for(address, bytes, Duration::from_millis(50)).await
+}
+
+/// The same, with another patience once there is an answer.
+pub async fn speak_for(address: &str, bytes: &[u8], more: Duration) -> Heard {
     let mut socket = TcpStream::connect(address).await.unwrap();
     // Whoever is refused early may find the connection closed before all is written.
     let _ = socket.write_all(bytes).await;
     let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let answered = answer.windows(4).any(|window| window == b"\r\n\r\n");
-        let patience = Duration::from_millis(if answered { 50 } else { 5000 });
+        let patience = if answered { more } else { Duration::from_secs(5) };
         match tokio::time::timeout(patience, socket.read(&mut buffer)).await {
             Ok(Ok(read)) if read > 0 => answer.extend_from_slice(&buffer[..read]),
             outcome => {

@@ -244,6 +244,24 @@ impl OpenShift {
         &self.url
     }
 
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_default()
+    }
+
+    /// The same cluster on another port, with a certificate of another authority; gives the port and the authority.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_again(&self) -> io::Result<(u16, String)> {
+        let certificates = Certificates::make(&["127.0.0.1"])?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        tokio::spawn(serve::serve(listener, certificates.server_config()?, self.cluster.clone()));
+        Ok((port, certificates.ca))
+    }
+
     /// The certificate authority's file.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
@@ -298,7 +316,11 @@ impl Certificates {
         Ok(Self { ca: ca.pem(), certificate: leaf.pem(), key: key.serialize_pem() })
     }
 
-    fn server_config(&self) -> io::Result<Arc<rustls::ServerConfig>> {
+    /// The TLS side of a server with this certificate.
+    ///
+    /// # Errors
+    /// When it cannot be read back.
+    pub fn server_config(&self) -> io::Result<Arc<rustls::ServerConfig>> {
         use rustls_pki_types::pem::PemObject;
         let chain = rustls_pki_types::CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<_, _>>()

@@ -1,5 +1,5 @@
-//! A real cluster as far as the product can see it: etcd, kube-apiserver, and of the controllers those that fill the stock
-//! roles by aggregation and empty a deleted namespace.
+//! A real cluster as far as the product can see it: etcd, kube-apiserver, and of the controllers those that fill the
+//! stock roles by aggregation and empty a deleted namespace.
 
 mod token;
 
@@ -39,11 +39,21 @@ pub struct Kubernetes {
     controllers: Server,
     server: Server,
     _etcd: Server,
+    _data: Scratch,
+}
+
+/// A folder that goes with this value: etcd's files are large and tell nothing afterwards.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Kubernetes {
-    /// Starts everything on free ports of the loopback, with a certificate authority of its own, applies our manifest as it
-    /// is shipped, and writes `ca.crt` and `token` (the sidecar's) into `folder`.
+    /// Starts everything on free ports of the loopback, with a certificate authority of its own, applies our manifest
+    /// as it is shipped, and writes `ca.crt` and `token` (the sidecar's) into `folder`.
     ///
     /// # Errors
     /// When something cannot be built or started; the text says what.
@@ -68,7 +78,17 @@ impl Kubernetes {
         let admin = Admin { https: Https::new(&url, &ca)?, token: admin_token.clone() };
         admin.ready(&server).await?;
         let controllers = startcontrollers(&controllers, &url, &admin_token, folder)?;
-        let cluster = Self { url, folder: folder.to_owned(), admin, key, tokens, controllers, server, _etcd: etcd };
+        let cluster = Self {
+            url,
+            folder: folder.to_owned(),
+            admin,
+            key,
+            tokens,
+            controllers,
+            server,
+            _etcd: etcd,
+            _data: Scratch(folder.join("etcd")),
+        };
         cluster.furnish().await?;
         Ok(cluster)
     }
@@ -82,11 +102,13 @@ impl Kubernetes {
             let path = format!("{RBAC}/{}s", kind.to_lowercase());
             self.admin.done("POST", &path, "application/yaml", document.to_owned()).await?;
         }
-        // Every OpenShift has this role, and every Kubernetes with a metrics server: who views a namespace reads its metrics.
+        // Every OpenShift has this role, and every Kubernetes with a metrics server: who views a namespace reads its
+        // metrics.
         let labels = ["view", "edit", "admin"]
             .map(|role| (format!("rbac.authorization.k8s.io/aggregate-to-{role}"), json!("true")));
         let labels: serde_json::Map<String, Value> = labels.into_iter().collect();
-        let rule = json!({ "apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"] });
+        let read = ["get", "list", "watch"];
+        let rule = json!({ "apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": read });
         let metadata = json!({ "name": "system:aggregated-metrics-reader", "labels": labels });
         self.admin.post(&format!("{RBAC}/clusterroles"), &json!({ "metadata": metadata, "rules": [rule] })).await?;
         let token = self.account_token("perses", "perses-sidecar", &[]).await?;
@@ -208,8 +230,8 @@ impl Kubernetes {
         self.admin.post(&format!("{RBAC}/clusterroles"), &body).await.map(drop)
     }
 
-    /// A service account's token by TokenRequest, meant for these audiences; for the API server's own if there are none. The
-    /// account is made when there is none.
+    /// A service account's token by TokenRequest, meant for these audiences; for the API server's own if there are
+    /// none. The account is made when there is none.
     ///
     /// # Errors
     /// As above.

@@ -1,5 +1,5 @@
-//! Identity and access, one suite for the stand-in and the real API server: whatever differs between them is a mistake of
-//! the stand-in. Each thing allowed stands beside its refused neighbour.
+//! Identity and access, one suite for the stand-in and the real API server: whatever differs between them is a
+//! mistake of the stand-in. Each thing allowed stands beside its refused neighbour.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -209,8 +209,8 @@ impl Cluster {
     }
 
     /// The namespaces that may concern somebody: OpenShift's own list of a person's projects, asked with their token;
-    /// where that API does not exist or does not know the token, every namespace, asked as ourselves. Rights are reviewed for
-    /// each either way.
+    /// where that API does not exist or does not know the token, every namespace, asked as ourselves. Rights are
+    /// reviewed for each either way.
     ///
     /// # Errors
     /// When there is no list.
@@ -224,7 +224,8 @@ impl Cluster {
             (StatusCode::OK, body) => read_names(&body),
             // The token is meant for our audience alone, or has ended, which its next review tells.
             (StatusCode::UNAUTHORIZED, _) => self.all_namespaces().await,
-            // Where there is no such API, rights are looked at before that is told: 403 for most, 404 for administrators.
+            // Where there is no such API, rights are looked at before that is told: 403 for most, 404 for
+            // administrators.
             (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => {
                 // With the API the token may not list projects: its scopes are too narrow.
                 if self.has_projects().await? { Ok(Vec::new()) } else { self.all_namespaces().await }

@@ -1,5 +1,5 @@
-//! What a suite does with a cluster, whichever it stands on: the stand-in, as OpenShift or as plain Kubernetes, or a real
-//! API server.
+//! What a suite does with a cluster, whichever it stands on: the stand-in, as OpenShift or as plain Kubernetes, or a
+//! real API server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -151,8 +151,8 @@ impl Ground {
         Ok(())
     }
 
-    /// A service account's token, meant for these audiences; for the API server's own if there are none. The account is made
-    /// when there is none.
+    /// A service account's token, meant for these audiences; for the API server's own if there are none. The account
+    /// is made when there is none.
     ///
     /// # Errors
     /// As above.

@@ -1,22 +1,17 @@
-//! A real cluster as far as the product can see it: etcd, kube-apiserver, and of the controllers those that fill the stock
-//! roles by aggregation and empty a deleted namespace.
+//! A real cluster as far as the product can see it: etcd, kube-apiserver, and of the controllers those that fill the
+//! stock roles by aggregation and empty a deleted namespace.
 
 mod token;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::ground::PEOPLE;
-use crate::http::Answer;
+use crate::http::{Answer, Https};
 use crate::openshift::{Certificates, Rule, Subject, random_text};
 use crate::servers::{self, Server};
 
@@ -44,11 +39,21 @@ pub struct Kubernetes {
     controllers: Server,
     server: Server,
     _etcd: Server,
+    _data: Scratch,
+}
+
+/// A folder that goes with this value: etcd's files are large and tell nothing afterwards.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Kubernetes {
-    /// Starts everything on free ports of the loopback, with a certificate authority of its own, applies our manifest as it
-    /// is shipped, and writes `ca.crt` and `token` (the sidecar's) into `folder`.
+    /// Starts everything on free ports of the loopback, with a certificate authority of its own, applies our manifest
+    /// as it is shipped, and writes `ca.crt` and `token` (the sidecar's) into `folder`.
     ///
     /// # Errors
     /// When something cannot be built or started; the text says what.
@@ -70,10 +75,20 @@ impl Kubernetes {
         let url = format!("https://127.0.0.1:{port}");
         let (ca, key) = write_certificates(folder)?;
         let server = start_server(&program, &etcd_url, port, folder)?;
-        let admin = Admin::new(port, &admin_token, &ca)?;
+        let admin = Admin { https: Https::new(&url, &ca)?, token: admin_token.clone() };
         admin.ready(&server).await?;
         let controllers = startcontrollers(&controllers, &url, &admin_token, folder)?;
-        let cluster = Self { url, folder: folder.to_owned(), admin, key, tokens, controllers, server, _etcd: etcd };
+        let cluster = Self {
+            url,
+            folder: folder.to_owned(),
+            admin,
+            key,
+            tokens,
+            controllers,
+            server,
+            _etcd: etcd,
+            _data: Scratch(folder.join("etcd")),
+        };
         cluster.furnish().await?;
         Ok(cluster)
     }
@@ -87,11 +102,13 @@ impl Kubernetes {
             let path = format!("{RBAC}/{}s", kind.to_lowercase());
             self.admin.done("POST", &path, "application/yaml", document.to_owned()).await?;
         }
-        // Every OpenShift has this role, and every Kubernetes with a metrics server: who views a namespace reads its metrics.
+        // Every OpenShift has this role, and every Kubernetes with a metrics server: who views a namespace reads its
+        // metrics.
         let labels = ["view", "edit", "admin"]
             .map(|role| (format!("rbac.authorization.k8s.io/aggregate-to-{role}"), json!("true")));
         let labels: serde_json::Map<String, Value> = labels.into_iter().collect();
-        let rule = json!({ "apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"] });
+        let read = ["get", "list", "watch"];
+        let rule = json!({ "apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": read });
         let metadata = json!({ "name": "system:aggregated-metrics-reader", "labels": labels });
         self.admin.post(&format!("{RBAC}/clusterroles"), &json!({ "metadata": metadata, "rules": [rule] })).await?;
         let token = self.account_token("perses", "perses-sidecar", &[]).await?;
@@ -213,8 +230,8 @@ impl Kubernetes {
         self.admin.post(&format!("{RBAC}/clusterroles"), &body).await.map(drop)
     }
 
-    /// A service account's token by TokenRequest, meant for these audiences; for the API server's own if there are none. The
-    /// account is made when there is none.
+    /// A service account's token by TokenRequest, meant for these audiences; for the API server's own if there are
+    /// none. The account is made when there is none.
     ///
     /// # Errors
     /// As above.
@@ -336,54 +353,15 @@ fn startcontrollers(program: &Path, url: &str, token: &str, folder: &Path) -> io
     Server::start(program, &arguments, &folder.join("kube-controller-manager.log"), &[])
 }
 
-/// Asks the API server as its first administrator; a connection for each question.
+/// Asks the API server as its first administrator.
 struct Admin {
-    port: u16,
-    authorization: String,
-    tls: tokio_rustls::TlsConnector,
+    https: Https,
+    token: String,
 }
 
 impl Admin {
-    fn new(port: u16, token: &str, ca: &str) -> io::Result<Self> {
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = rustls_pki_types::CertificateDer::from_pem_slice(ca.as_bytes()).map_err(io::Error::other)?;
-        roots.add(ca).map_err(io::Error::other)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
-        Ok(Self { port, authorization: format!("Bearer {token}"), tls })
-    }
-
     async fn send(&self, method: &str, path: &str, kind: &str, body: String) -> io::Result<Answer> {
-        let exchange = async {
-            let socket = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
-            let name = rustls_pki_types::ServerName::try_from("localhost").map_err(io::Error::other)?;
-            let stream = self.tls.connect(name, socket).await?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-            let connection = tokio::spawn(connection);
-            let mut request = http::Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", "localhost")
-                .header("authorization", &self.authorization)
-                .header("accept", "application/json");
-            if !kind.is_empty() {
-                request = request.header("content-type", kind);
-            }
-            let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
-            let answer = sender.send_request(request).await.map_err(io::Error::other)?;
-            let (parts, body) = answer.into_parts();
-            let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-            connection.abort();
-            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
-        };
-        let patience = Duration::from_secs(30);
-        tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        self.https.send(method, path, &self.token, kind, body).await
     }
 
     /// As [`Self::send`], and anything but success is an error.

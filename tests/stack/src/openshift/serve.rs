@@ -143,8 +143,12 @@ fn person(state: &State, token: &str) -> Option<Who> {
     Some(Who { user: token.user.clone(), groups: groups(state, token), scopes })
 }
 
+fn object(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok().filter(Value::is_object)
+}
+
 fn token_review(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
-    let Ok(mut review) = serde_json::from_slice::<Value>(body) else { return status(400, "not JSON") };
+    let Some(mut review) = object(body) else { return status(400, "no JSON object") };
     let asked: Vec<String> = serde_json::from_value(review["spec"]["audiences"].clone()).ok().unwrap_or_default();
     let text = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
     let known = live(state, &text).filter(|token| {
@@ -171,7 +175,7 @@ fn token_review(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
 }
 
 fn access_review(state: &State, body: &[u8], contradiction: bool) -> Response<Full<Bytes>> {
-    let Ok(mut review) = serde_json::from_slice::<Value>(body) else { return status(400, "not JSON") };
+    let Some(mut review) = object(body) else { return status(400, "no JSON object") };
     let spec = &review["spec"];
     let strings = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).unwrap_or_default();
     let scopes = spec["extra"].get("scopes.authorization.openshift.io").map(strings);
@@ -193,6 +197,9 @@ fn access_review(state: &State, body: &[u8], contradiction: bool) -> Response<Fu
             path: None,
         }
     };
+    if spec.get("resourceAttributes").is_some() == spec.get("nonResourceAttributes").is_some() {
+        return status(422, "exactly one of nonResourceAttributes or resourceAttributes must be specified");
+    }
     if who.user.is_empty() && who.groups.is_empty() {
         return status(422, "at least one of user or group must be specified");
     }

@@ -1,10 +1,11 @@
-//! Identity and access, one suite for the stand-in and the real API server: whatever differs between them is a mistake of
-//! the stand-in. Each thing allowed stands beside its refused neighbour.
+//! Identity and access, one suite for the stand-in and the real API server: whatever differs between them is a
+//! mistake of the stand-in. Each thing allowed stands beside its refused neighbour.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use perses_sidecar_stack::http::Https;
 use perses_sidecar_stack::openshift::{Rule, Subject};
 use perses_sidecar_stack::tour::{label_values, names};
 use perses_sidecar_stack::world::{dashboard, datasource_spec};
@@ -21,6 +22,7 @@ const WHOAMI: &str = "/-/whoami";
 
 /// Everything; scenes keep to namespaces of their own, so that all can wait at once.
 pub(crate) async fn suite(stage: &Stage) {
+    the_words_of_the_api(stage).await;
     tokio::join!(
         tokens(stage),
         groups(stage),
@@ -66,6 +68,74 @@ async fn within(bound: Duration, what: &str, mut done: impl AsyncFnMut() -> Resu
 
 fn expect<T: PartialEq + std::fmt::Debug>(got: T, expected: &T) -> Result<(), String> {
     if got == *expected { Ok(()) } else { Err(format!("{got:?} instead of {expected:?}")) }
+}
+
+/// What the sidecar asks, asked directly: the stand-in must say what the API server says.
+async fn the_words_of_the_api(stage: &Stage) {
+    let ground = &stage.world.ground;
+    let https = Https::new(ground.url(), &fs::read_to_string(ground.ca_file()).unwrap()).unwrap();
+    let sidecar = fs::read_to_string(ground.token_file()).unwrap();
+    let (ada, eve) = (ground.token("ada"), ground.token("eve"));
+    let post = async |token: &str, path: &str, body: &Value| {
+        https.send("POST", path, token, "application/json", body.to_string()).await.unwrap()
+    };
+    let get = async |token: &str, path: &str| https.send("GET", path, token, "", String::new()).await.unwrap().status;
+    let whose = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let may = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let review = |token: &str| json!({ "spec": { "token": token } });
+    let access = |user: &str, verb: &str, namespace: &str| {
+        let what =
+            json!({ "group": "perses.dev", "resource": "persesdashboards", "verb": verb, "namespace": namespace });
+        json!({ "spec": { "user": user, "groups": ["system:authenticated"], "resourceAttributes": what } })
+    };
+
+    let answer = post(&sidecar, whose, &review(ground.token("lin"))).await;
+    let status = answer.json()["status"].clone();
+    assert_eq!((answer.status, &status["authenticated"]), (201, &json!(true)), "{status}");
+    assert_eq!((&status["user"]["username"], &status["user"]["uid"]), (&json!("lin"), &json!("uid-lin")));
+    assert_eq!(status["audiences"], json!(["https://kubernetes.default.svc"]));
+    let answer = post(&sidecar, whose, &review("sha256~nobody")).await;
+    let status = answer.json()["status"].clone();
+    assert_eq!((answer.status, status["authenticated"] == json!(true)), (201, false), "{status}");
+    assert!(status["error"].as_str().unwrap().contains("invalid bearer token"), "{status}");
+
+    for (user, verb, namespace, allowed) in [
+        ("ada", "patch", "team-a", true),
+        ("ada", "patch", "team-b", false),
+        ("ada", "get", "team-b", true),
+        ("ada", "get", "", false),
+        ("root", "get", "", true),
+        ("eve", "get", "team-a", false),
+    ] {
+        let answer = post(&sidecar, may, &access(user, verb, namespace)).await;
+        assert_eq!((answer.status, &answer.json()["status"]["allowed"]), (201, &json!(allowed)), "{}", answer.text());
+    }
+    assert_eq!(post(&sidecar, may, &json!({ "spec": { "user": "ada" } })).await.status, 422, "nothing is asked");
+    let mut nobody = access("", "get", "team-a");
+    nobody["spec"]["groups"] = json!([]);
+    assert_eq!(post(&sidecar, may, &nobody).await.status, 422, "for nobody");
+    assert_eq!(post(&sidecar, may, &json!("x")).await.status, 400);
+    for path in [whose, may] {
+        assert_eq!(post(ada, path, &access("ada", "get", "team-a")).await.status, 403, "reviews are ours to ask");
+        assert_eq!(post("sha256~nobody", path, &json!({})).await.status, 401);
+    }
+
+    let namespaces = "/api/v1/namespaces";
+    assert_eq!(
+        (get(&sidecar, namespaces).await, get(ada, namespaces).await, get("x", namespaces).await),
+        (200, 403, 401)
+    );
+    let private = ground.account_token("team-c", "private", &["perses"]).await.unwrap();
+    let (api, projects) = ("/apis/project.openshift.io/v1", "/apis/project.openshift.io/v1/projects");
+    let mut got = Vec::new();
+    for token in [&sidecar, eve, ground.token("root"), &private] {
+        got.push((get(token, api).await, get(token, projects).await));
+    }
+    let expected = match get(&sidecar, api).await {
+        200 => [(200, 200), (200, 200), (200, 200), (401, 401)],
+        _ => [(404, 403), (404, 403), (404, 404), (401, 401)],
+    };
+    assert_eq!(got, expected, "sidecar, eve, root, private audience");
 }
 
 async fn tokens(stage: &Stage) {

@@ -1,4 +1,5 @@
-//! Every route of Perses and every question to a backend: for each one caller who gets through and the neighbours who do not.
+//! Every route of Perses and every question to a backend: for each one caller who gets through and the neighbours who
+//! do not.
 
 use perses_sidecar_stack::servers;
 use perses_sidecar_stack::world::{dashboard, datasource_spec};

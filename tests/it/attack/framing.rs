@@ -3,7 +3,8 @@
 use super::{ADA, Row, all_refused, all_well, row};
 use crate::support::{gate, speak, wire};
 
-const CREATE: &str = "POST /api/v1/projects/team-a/dashboards HTTP/1.1\nhost: x\nauthorization: Bearer TOKEN\ncontent-type: application/json\n";
+const CREATE: &str = "POST /api/v1/projects/team-a/dashboards HTTP/1.1\nhost: x\nauthorization: Bearer TOKEN\n\
+    content-type: application/json\n";
 /// A request that would be answered; it must never be found in a body.
 const INNER: &str = "GET /api/v1/projects/team-a/dashboards/stolen HTTP/1.1\nhost: x\nauthorization: Bearer TOKEN\n\n";
 

@@ -9,7 +9,7 @@ pub struct Dice {
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, calm: seed % 3 == 0 }
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, calm: seed.is_multiple_of(3) }
     }
 
     pub fn below(&mut self, most: usize) -> usize {
@@ -251,9 +251,14 @@ fn json(dice: &mut Dice) -> String {
         metadata.push(format!("\"{}\":\"{}\"", key(dice, "project"), project(dice)));
     }
     let spec = dice.pick(&[
-        "{}", "{}", "{\"panels\":{},\"layouts\":[]}", "{\"display\":{\"name\":\"x\"}}", "{\"kind\":\"TextVariable\",\"spec\":{}}",
+        "{}",
+        "{}",
+        "{\"panels\":{},\"layouts\":[]}",
+        "{\"display\":{\"name\":\"x\"}}",
+        "{\"kind\":\"TextVariable\",\"spec\":{}}",
         "{\"basicAuth\":{\"username\":\"u\",\"passwordFile\":\"/etc/passwd\"}}",
-        "{\"plugin\":{\"kind\":\"PrometheusDatasource\",\"spec\":{\"proxy\":{\"kind\":\"HTTPProxy\",\"spec\":{\"url\":\"http://127.0.0.1:1\"}}}}}",
+        "{\"plugin\":{\"kind\":\"PrometheusDatasource\",\"spec\":\
+         {\"proxy\":{\"kind\":\"HTTPProxy\",\"spec\":{\"url\":\"http://127.0.0.1:1\"}}}}}",
     ]);
     let mut parts = vec![
         format!("\"{}\":{{{}}}", key(dice, "metadata"), metadata.join(",")),

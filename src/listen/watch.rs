@@ -161,6 +161,9 @@ enum Phase {
     Busy,
 }
 
+/// How a connection of h2 begins, and no request of HTTP/1.
+const PREFACE: [u8; 3] = *b"PRI";
+
 /// A stream that errs with "timed out" when its peer is too slow.
 pub(super) struct Watched<I> {
     io: I,
@@ -169,7 +172,8 @@ pub(super) struct Watched<I> {
     header: Duration,
     idle: Duration,
     phase: Phase,
-    h2: bool,
+    /// How many bytes of h2's preface have come; more than there are when something else came.
+    preface: usize,
     lines: Lines,
     timer: Pin<Box<Sleep>>,
     /// Set while a write waits for the peer to read.
@@ -185,7 +189,7 @@ impl<I> Watched<I> {
             header: limits.header,
             idle: limits.idle,
             phase: Phase::First,
-            h2: false,
+            preface: 0,
             lines: Lines::default(),
             timer: Box::pin(tokio::time::sleep(limits.first_byte)),
             stalled: None,
@@ -208,17 +212,19 @@ impl<I> Watched<I> {
 
     /// Bytes have come.
     fn heard(&mut self, bytes: &mut [u8], busy: bool) {
-        if self.phase == Phase::First && !bytes.is_empty() {
-            // No method of ours begins like the preface of h2, however few of its bytes have come.
-            self.h2 = b"PRI".starts_with(&bytes[..bytes.len().min(3)]);
+        for byte in bytes.iter() {
+            let Some(expected) = PREFACE.get(self.preface) else { break };
+            self.preface = if byte == expected { self.preface + 1 } else { PREFACE.len() + 1 };
         }
-        if !self.h2 {
+        let h2 = self.preface == PREFACE.len();
+        if !h2 {
             self.lines.check(bytes, busy);
         }
-        if self.phase == Phase::First {
-            self.enter(if self.h2 { Phase::Idle } else { Phase::Head });
-        } else if self.phase == Phase::Idle && !self.h2 {
-            self.enter(Phase::Head);
+        match self.phase {
+            Phase::First | Phase::Head if h2 => self.enter(Phase::Idle),
+            Phase::First => self.enter(Phase::Head),
+            Phase::Idle if !h2 => self.enter(Phase::Head),
+            Phase::Head | Phase::Idle | Phase::Busy => {}
         }
     }
 

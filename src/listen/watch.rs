@@ -161,6 +161,9 @@ enum Phase {
     Busy,
 }
 
+/// How a connection of h2 begins, and no request of HTTP/1.
+const PREFACE: [u8; 3] = *b"PRI";
+
 /// A stream that errs with "timed out" when its peer is too slow.
 pub(super) struct Watched<I> {
     io: I,
@@ -170,7 +173,8 @@ pub(super) struct Watched<I> {
     phase: Phase,
     /// When the phase has lasted too long; `None` while nothing has been waited for, and while busy.
     until: Option<Instant>,
-    h2: bool,
+    /// How many bytes of h2's preface have come; more than there are when something else came.
+    preface: usize,
     lines: Lines,
     /// Set to the end of a phase, past or present: it is moved only when it would ring too late or has rung too early.
     timer: Pin<Box<Sleep>>,
@@ -188,7 +192,7 @@ impl<I> Watched<I> {
             idle: limits.idle,
             phase: Phase::First,
             until: Some(until),
-            h2: false,
+            preface: 0,
             lines: Lines::default(),
             timer: Box::pin(tokio::time::sleep_until(until)),
             stalled: None,
@@ -206,17 +210,19 @@ impl<I> Watched<I> {
 
     /// Bytes have come.
     fn heard(&mut self, bytes: &mut [u8], busy: bool) {
-        if self.phase == Phase::First && !bytes.is_empty() {
-            // No method of ours begins like the preface of h2, however few of its bytes have come.
-            self.h2 = b"PRI".starts_with(&bytes[..bytes.len().min(3)]);
+        for byte in bytes.iter() {
+            let Some(expected) = PREFACE.get(self.preface) else { break };
+            self.preface = if byte == expected { self.preface + 1 } else { PREFACE.len() + 1 };
         }
-        if !self.h2 {
+        let h2 = self.preface == PREFACE.len();
+        if !h2 {
             self.lines.check(bytes, busy);
         }
-        if self.phase == Phase::First {
-            self.enter(if self.h2 { Phase::Idle } else { Phase::Head });
-        } else if self.phase == Phase::Idle && !self.h2 {
-            self.enter(Phase::Head);
+        match self.phase {
+            Phase::First | Phase::Head if h2 => self.enter(Phase::Idle),
+            Phase::First => self.enter(Phase::Head),
+            Phase::Idle if !h2 => self.enter(Phase::Head),
+            Phase::Head | Phase::Idle | Phase::Busy => {}
         }
     }
 

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Gate, speak, wire};
 
-/// One attack: its name, what is sent (`ada`'s token stands for TOKEN), and which codes refuse it; 0 is a closed connection.
+/// One attack: its name, what is sent (`ada`'s token stands for TOKEN), and which codes refuse it; 0 is a closed
+/// connection.
 struct Row {
     name: &'static str,
     request: String,

@@ -1,7 +1,7 @@
 //! Whatever ada sends, the servers behind us are never asked for anything outside of what was granted to her.
 //!
-//! What arrives there is read by models of those servers' own loose rules, and everything that any of those rules would make
-//! reachable must be hers. `DIFFERENTIAL_CASES` says how many requests are sent.
+//! What arrives there is read by models of those servers' own loose rules, and everything that any of those rules would
+//! make reachable must be hers. `DIFFERENTIAL_CASES` says how many requests are sent.
 
 mod go;
 mod hostile;
@@ -20,10 +20,12 @@ use perses::Reach;
 /// What foreign documents are marked with; it must never come back.
 const MARKS: [&str; 2] = ["belongs-to-team-c", "belongs-to-shared"];
 
+fn mark(project: &str) -> String {
+    format!(r#"{{"display":{{"name":"belongs-to-{project}"}}}}"#)
+}
+
 fn document(kind: &str, project: &str, name: &str) -> String {
-    format!(
-        r#"{{"kind":"{kind}","metadata":{{"name":"{name}","project":"{project}"}},"spec":{{"display":{{"name":"belongs-to-{project}"}}}}}}"#
-    )
+    format!(r#"{{"kind":"{kind}","metadata":{{"name":"{name}","project":"{project}"}},"spec":{}}}"#, mark(project))
 }
 
 fn asked(seen: &Seen) -> (&str, &str, &str) {
@@ -71,9 +73,8 @@ fn answer(seen: &Seen, perses_port: u16) -> Option<(u16, String)> {
             (200, format!("[{}]", entries.join(",")))
         }
         Reach::Project("list", _) => {
-            let all = ["team-a", "team-b", "team-c", "shared"].map(|name| {
-                format!(r#"{{"kind":"Project","metadata":{{"name":"{name}"}},"spec":{{"display":{{"name":"belongs-to-{name}"}}}}}}"#)
-            });
+            let all = ["team-a", "team-b", "team-c", "shared"]
+                .map(|name| format!(r#"{{"kind":"Project","metadata":{{"name":"{name}"}},"spec":{}}}"#, mark(name)));
             (200, format!("[{}]", all.join(",")))
         }
         Reach::Scoped(_, _, project, name) => (200, document("Dashboard", &project, &name)),

@@ -35,17 +35,17 @@ impl Drop for Process {
 }
 
 impl Process {
-    async fn start(cluster: &str, rest: &str) -> Self {
+    async fn start(level: &str, cluster: &str, rest: &str) -> Self {
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let ports = [free(), free()];
         let stage = stage(More { cluster, rest, ..More::default() }, ports).await;
         let child = Command::new(env!("CARGO_BIN_EXE_perses-sidecar"))
-            .args(["run", "--config"])
+            .args(["run", "--log-level", level, "--config"])
             .arg(&stage.config)
             // As in the container.
             .env("MALLOC_TRIM_THRESHOLD_", "1048576")
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(stage.config.with_file_name("log")).unwrap())
             .spawn()
             .unwrap();
         let ada = stage.token("ada");
@@ -75,8 +75,8 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// Runs an attack while ada asks on and on; each of her questions is answered within a second, and afterwards the memory
-    /// is back. Gives the most that was resident, in MiB.
+    /// Runs an attack while ada asks on and on; each of her questions is answered within a second, and afterwards the
+    /// memory is back. Gives the most that was resident, in MiB.
     async fn survives(&self, name: &str, most: u64, attack: impl Future<Output = ()>) {
         let before = self.memory();
         let done = AtomicBool::new(false);
@@ -131,7 +131,7 @@ async fn say_again(conversation: &mut Conversation, piece: &[u8], times: usize) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_frames() {
-    let process = Process::start("", "limits:\n  first_byte: 2s\n  header: 2s\n  idle: 2s\n").await;
+    let process = Process::start("info", "", "limits:\n  first_byte: 2s\n  header: 2s\n  idle: 2s\n").await;
     let authorization = format!("Bearer {}", process.ada);
     let list = request("GET", "/api/v1/projects/team-c/dashboards", &[("authorization", &authorization)]);
     let begin = || Conversation::begin(&process.address);
@@ -219,7 +219,8 @@ async fn too_many_frames() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_bytes_and_connections() {
-    let process = Process::start("", "limits:\n  first_byte: 1s\n  header: 1s\n  idle: 1s\n  connections: 300\n").await;
+    let process =
+        Process::start("info", "", "limits:\n  first_byte: 1s\n  header: 1s\n  idle: 1s\n  connections: 300\n").await;
     let json = format!("host: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n", process.ada);
     process
         .survives("a body of a gigabyte, in chunks", 64, async {
@@ -281,16 +282,17 @@ async fn too_many_bytes_and_connections() {
 }
 
 /// What is known of ada runs out during the flood, again and again.
-const KEPT_BRIEFLY: &str = "access:\n  token_ttl: 1s\n  allow_ttl: 1s\n  deny_ttl: 1s\n  namespaces_ttl: 1s\nlimits:\n  cached_reviews: 1000\n";
+const KEPT_BRIEFLY: &str = "access:\n  token_ttl: 1s\n  allow_ttl: 1s\n  deny_ttl: 1s\n  namespaces_ttl: 1s\n\
+    limits:\n  cached_reviews: 1000\n";
 
-/// Random tokens: so many as `ATTACK_TOKENS` says, or 2,000. Memory is bounded, the API server is asked no more than the
-/// limiter allows, and whoever is known already does not notice.
+/// Random tokens: so many as `ATTACK_TOKENS` says, or 2,000. Memory is bounded, the API server is asked no more than
+/// the limiter allows, and whoever is known already does not notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_tokens() {
     let tokens: usize = std::env::var("ATTACK_TOKENS").map_or(2_000, |text| text.parse().unwrap());
     let rate = if tokens > 10_000 { 1_000 } else { 100 };
     let cluster = format!("  reviews_per_second: {rate}\n");
-    let process = Process::start(&cluster, KEPT_BRIEFLY).await;
+    let process = Process::start("info", &cluster, KEPT_BRIEFLY).await;
     let reviews = || process.stage.openshift.cluster().count(Endpoint::TokenReviews);
     let (before, began) = (reviews(), Instant::now());
     let (sent, refused) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
@@ -309,16 +311,14 @@ async fn too_many_tokens() {
                             return refused;
                         }
                         let request = format!(
-                            "GET /-/whoami HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sha256~{peer}-{number}-{}\r\n\r\n",
+                            "GET /-/whoami HTTP/1.1\r\nhost: x\r\n\
+                             authorization: Bearer sha256~{peer}-{number}-{}\r\n\r\n",
                             "x".repeat(1000)
                         );
                         socket.write_all(request.as_bytes()).await.unwrap();
                         let read = socket.read(&mut buffer).await.unwrap();
                         let answer = String::from_utf8_lossy(&buffer[..read]);
-                        assert!(
-                            answer.starts_with("HTTP/1.1 401 ") || answer.starts_with("HTTP/1.1 503 "),
-                            "{answer}"
-                        );
+                        assert!(answer.starts_with("HTTP/1.1 401 ") || answer.starts_with("HTTP/1.1 503 "), "{answer}");
                         refused += 1;
                     }
                 });
@@ -341,4 +341,32 @@ async fn too_many_tokens() {
     assert_eq!(process.ask(&process.stage.token("grace")).await, 200);
     assert!(began.elapsed() < Duration::from_secs(1));
     assert!(process.seen().is_empty());
+}
+
+/// However much is logged, no credential is.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_holds_a_secret() {
+    let process = Process::start("trace", "", "").await;
+    let ada = &process.ada;
+    for (line, headers) in [
+        ("GET /-/whoami", format!("authorization: Bearer {ada}\n")),
+        ("GET /api/v1/projects", format!("authorization: Bearer {ada} x\ncookie: session=SECRET\n")),
+        ("GET /api/v1/projects", format!("authorization: Bearer {ada}\nauthorization: Bearer SECRET\n")),
+        ("GET /api/v1/projects", "authorization: Basic SECRET\nproxy-authorization: SECRET\n".to_owned()),
+        ("GET /api/v1/projects?access_token=SECRET", String::new()),
+        ("GET /-/whoami", "authorization: Bearer sha256~SECRET\n".to_owned()),
+        ("GET /proxy/globaldatasources/p/api/v1/query?query=SECRET(", format!("authorization: Bearer {ada}\n")),
+        ("POST /api/v1/projects/team-a/secrets", format!("authorization: Bearer {ada}\ncontent-length: 6\n")),
+    ] {
+        let request = crate::support::wire(&format!("{line} HTTP/1.1\nhost: x\n{headers}\nSECRET"));
+        crate::support::speak(&process.address, &request).await;
+    }
+    let sidecar = std::fs::read_to_string(process.stage.openshift.token_file()).unwrap();
+    let mut text = std::fs::read_to_string(process.stage.config.with_file_name("log")).unwrap();
+    text.push_str(&std::fs::read_to_string(&process.stage.audit).unwrap_or_default());
+    assert!(text.matches("request_id").count() > 5, "{text}");
+    for secret in [ada.as_str(), sidecar.trim(), "SECRET"] {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{}", line.unwrap_or_default());
+    }
 }

@@ -3,7 +3,8 @@
 use super::{ADA, Row, all_refused, all_well, row};
 use crate::support::{gate, speak, wire};
 
-const CREATE: &str = "POST /api/v1/projects/team-a/dashboards HTTP/1.1\nhost: x\nauthorization: Bearer TOKEN\ncontent-type: application/json\n";
+const CREATE: &str = "POST /api/v1/projects/team-a/dashboards HTTP/1.1\nhost: x\nauthorization: Bearer TOKEN\n\
+    content-type: application/json\n";
 /// A request that would be answered; it must never be found in a body.
 const INNER: &str = "GET /api/v1/projects/team-a/dashboards/stolen HTTP/1.1\nhost: x\nauthorization: Bearer TOKEN\n\n";
 
@@ -234,4 +235,42 @@ async fn requests_in_a_row() {
         assert_eq!(heard.codes(), codes, "{name}: {}", heard.text);
     }
     assert!(gate.upstream.take().is_empty());
+}
+
+/// What a connection begins with is known only when enough of it has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn first_bytes_one_by_one() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let gate = gate("").await;
+    let ada = gate.token("ada");
+    for (text, expected) in [
+        ("POST /-/whoami HTTP/1.1␊host: x\n\n", "HTTP/1.1 400 "),
+        ("PRX /-/whoami HTTP/1.1\nhost: x␊\n\n", "HTTP/1.1 400 "),
+        ("POST /-/whoami HTTP/1.1\nhost: x\n\n", "HTTP/1.1 405 "),
+        ("PUT /-/whoami HTTP/1.1\nhost: x\n\n", "HTTP/1.1 405 "),
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(&gate.address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let bytes = wire(text);
+        for byte in &bytes[..4] {
+            socket.write_all(&[*byte]).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        socket.write_all(&bytes[4..]).await.unwrap();
+        let mut answer = [0; 13];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), expected, "{text}");
+    }
+    // The preface of h2 in single bytes.
+    let mut socket = tokio::net::TcpStream::connect(&gate.address).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    for byte in super::frames::PREFACE {
+        socket.write_all(&[*byte]).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    socket.write_all(&super::frames::frame(super::frames::SETTINGS, 0, 0, &[])).await.unwrap();
+    let mut answer = [0; 4];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[3], super::frames::SETTINGS, "the server's settings");
+    all_well(&gate, &ada).await;
 }

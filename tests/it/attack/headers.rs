@@ -107,7 +107,8 @@ async fn no_identity_of_a_client_s_making_reaches_an_upstream() {
                 ("refused: nobody", "GET /api/v1/projects/team-a/dashboards/d", "", 401, 0),
                 ("refused: foreign", "GET /api/v1/projects/team-c/dashboards/d", authorized.as_str(), 404, 0),
             ] {
-                // All variants on one kind of route; the others for the first of them only where there is nothing to see.
+                // All variants on one kind of route; the others for the first of them only where there is nothing to
+                // see.
                 if most == 0 && !matches!(variant, "exact" | "named in Connection") {
                     continue;
                 }

@@ -1,10 +1,10 @@
 //! How a Go server reads forms and JSON: loosely. Written from the description of its rules.
 
-/// Names and values.
+/// Names and values, as bytes.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The pairs of a form in order, as `url.ParseQuery` keeps them: what holds `;` or a broken escape is dropped, and the second
-/// value says whether anything was.
+/// The pairs of a form in order, as `url.ParseQuery` keeps them: what holds `;` or a broken escape is dropped, and the
+/// second value says whether anything was.
 pub fn form(text: &[u8]) -> (Pairs, bool) {
     let (mut pairs, mut dropped) = (Vec::new(), false);
     for piece in text.split(|b| *b == b'&') {
@@ -60,7 +60,8 @@ pub fn json(text: &[u8]) -> Option<Json> {
 }
 
 impl Json {
-    /// A struct's field: the last key that is equal when case is folded; objects that stand twice are laid over each other.
+    /// A struct's field: the last key that is equal when case is folded; objects that stand twice are laid over each
+    /// other.
     pub fn field(&self, name: &str) -> Option<Json> {
         let Self::Map(pairs) = self else { return None };
         let mut found: Option<Json> = None;

@@ -251,9 +251,14 @@ fn json(dice: &mut Dice) -> String {
         metadata.push(format!("\"{}\":\"{}\"", key(dice, "project"), project(dice)));
     }
     let spec = dice.pick(&[
-        "{}", "{}", "{\"panels\":{},\"layouts\":[]}", "{\"display\":{\"name\":\"x\"}}", "{\"kind\":\"TextVariable\",\"spec\":{}}",
+        "{}",
+        "{}",
+        "{\"panels\":{},\"layouts\":[]}",
+        "{\"display\":{\"name\":\"x\"}}",
+        "{\"kind\":\"TextVariable\",\"spec\":{}}",
         "{\"basicAuth\":{\"username\":\"u\",\"passwordFile\":\"/etc/passwd\"}}",
-        "{\"plugin\":{\"kind\":\"PrometheusDatasource\",\"spec\":{\"proxy\":{\"kind\":\"HTTPProxy\",\"spec\":{\"url\":\"http://127.0.0.1:1\"}}}}}",
+        "{\"plugin\":{\"kind\":\"PrometheusDatasource\",\"spec\":\
+         {\"proxy\":{\"kind\":\"HTTPProxy\",\"spec\":{\"url\":\"http://127.0.0.1:1\"}}}}}",
     ]);
     let mut parts = vec![
         format!("\"{}\":{{{}}}", key(dice, "metadata"), metadata.join(",")),

@@ -1,5 +1,5 @@
-//! What a request makes reachable in Perses, by the rules of its router and its binder. Where versions differ, whatever any of
-//! them would do counts.
+//! What a request makes reachable in Perses, by the rules of its router and its binder. Where versions differ, whatever
+//! any of them would do counts.
 
 use std::collections::BTreeSet;
 
@@ -38,8 +38,8 @@ pub enum Reach {
 const SCOPED: [&str; 6] = ["dashboards", "datasources", "ephemeraldashboards", "folders", "secrets", "variables"];
 const GLOBAL: [&str; 3] = ["globaldatasources", "globalsecrets", "globalvariables"];
 
-/// The path that the router matches: as received if it was escaped in an unusual way, and decoded otherwise. One slash at the
-/// end is taken off before. `None` when the server cannot read it.
+/// The path that the router matches: as received if it was escaped in an unusual way, and decoded otherwise. One slash
+/// at the end is taken off before. `None` when the server cannot read it.
 fn routed(path: &str) -> Option<String> {
     let mut decoded = Vec::new();
     let mut bytes = path.bytes();

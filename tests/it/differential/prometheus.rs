@@ -14,7 +14,8 @@ pub struct Asked<'a> {
 /// Namespaces of the world; the last one stands for series without the label.
 pub const WORLD: [&str; 6] = ["team-a", "team-b", "team-c", "shared", "perses", ""];
 
-/// What is wrong with what ada's request would reach, if anything. `everything` is said of endpoints that are not confined.
+/// What is wrong with what ada's request would reach, if anything. `everything` is said of endpoints that are not
+/// confined.
 pub fn violation(asked: &Asked<'_>) -> Option<String> {
     let (path, query) = asked.target.split_once('?').unwrap_or((asked.target, ""));
     let mut pairs = Vec::new();

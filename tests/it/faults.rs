@@ -79,7 +79,7 @@ fn is_tight(gate: &Gate, name: &str, answer: &Answer) {
 async fn shows(gate: &Gate, tap: &Tap, token: &str, what: (&str, Mode, u16), ask: impl AsyncFn(&str) -> Answer) {
     let (name, mode, code) = what;
     let waits = code == 503;
-    tap.set(mode);
+    tap.set(mode).await;
     let began = Instant::now();
     for _ in 0..3 {
         let answer = ask(token).await;
@@ -88,7 +88,7 @@ async fn shows(gate: &Gate, tap: &Tap, token: &str, what: (&str, Mode, u16), ask
         is_tight(gate, name, &answer);
     }
     assert!(began.elapsed() < Duration::from_secs(4), "{name}: it took {:?}", began.elapsed());
-    tap.set(Mode::Pass);
+    tap.set(Mode::Pass).await;
     gate.upstream.take();
     for number in 0..10 {
         let answer = ask(token).await;
@@ -106,7 +106,7 @@ async fn perses_fails_in_every_way() {
         shows(&gate, &gate.taps.perses, &ada, fault, async |token| gate.get(token, READ).await).await;
     }
     // What does not need Perses does not fail with it.
-    gate.taps.perses.set(Mode::Refuse);
+    gate.taps.perses.set(Mode::Refuse).await;
     assert_eq!(gate.get(&ada, "/api/v1/user/whoami").await.status, 200);
     assert_eq!(gate.get(&ada, "/-/whoami").await.status, 200);
     let ready = gate.http.send("GET", &format!("{}/readyz", gate.admin), &[], "").await.unwrap();
@@ -125,7 +125,7 @@ async fn a_backend_fails_in_every_way() {
             shows(&gate, &gate.taps.prometheus, &ada, fault, async |token| gate.query(token, "up").await).await;
         }
     }
-    gate.taps.prometheus.set(Mode::Refuse);
+    gate.taps.prometheus.set(Mode::Refuse).await;
     assert_eq!(gate.get(&ada, READ).await.status, 200, "Perses is another server");
 }
 
@@ -136,7 +136,7 @@ async fn an_answer_that_breaks_off_is_no_whole_answer() {
     let body = format!(r#"{{"status":"success","data":"{}"}}"#, "x".repeat(100_000));
     gate.upstream.answers("POST /api/v1/query", 200, Box::leak(body.into_boxed_str()));
     for mode in [Mode::Cut(50_000), Mode::Stall(50_000)] {
-        gate.taps.prometheus.set(mode.clone());
+        gate.taps.prometheus.set(mode.clone()).await;
         let form = "query=up";
         let request = format!(
             "POST /proxy/globaldatasources/p/api/v1/query HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ada}\r\n\
@@ -154,7 +154,7 @@ async fn an_answer_that_breaks_off_is_no_whole_answer() {
             None => assert!(!body.ends_with("0\r\n\r\n"), "{mode:?}: chunks that look whole"),
         }
     }
-    gate.taps.prometheus.set(Mode::Pass);
+    gate.taps.prometheus.set(Mode::Pass).await;
     assert_eq!(gate.query(&ada, "up").await.status, 200);
 }
 
@@ -165,7 +165,7 @@ async fn the_api_server_fails_in_every_way_and_nobody_is_let_in() {
     let said = nonsense.map(|body| ("answering nonsense", response("201 Created", body), 503));
     for (name, mode, _) in faults().into_iter().chain(said) {
         let (ada, cluster) = (gate.token("ada"), gate.openshift.cluster());
-        gate.taps.cluster.set(mode);
+        gate.taps.cluster.set(mode).await;
         gate.upstream.take();
         let began = Instant::now();
         for _ in 0..3 {
@@ -177,7 +177,7 @@ async fn the_api_server_fails_in_every_way_and_nobody_is_let_in() {
         }
         assert!(began.elapsed() < Duration::from_secs(4), "{name}: it took {:?}", began.elapsed());
         assert!(gate.upstream.take().is_empty(), "{name}: something went upstream");
-        gate.taps.cluster.set(Mode::Pass);
+        gate.taps.cluster.set(Mode::Pass).await;
         // After a 429 or 503 the API server is left alone for as long as it asked, or a second.
         let mut answer = gate.get(&ada, READ).await;
         while answer.status == 503 && began.elapsed() < Duration::from_secs(12) {
@@ -199,7 +199,7 @@ async fn what_is_known_goes_on_while_the_api_server_is_away_and_no_longer() {
     let gate = start("access:\n  token_ttl: 1s\n  allow_ttl: 1s\n", "").await;
     let ada = gate.token("ada");
     assert_eq!(gate.get(&ada, READ).await.status, 200);
-    gate.taps.cluster.set(Mode::Refuse);
+    gate.taps.cluster.set(Mode::Refuse).await;
     assert_eq!(gate.get(&ada, READ).await.status, 200, "a verdict holds for as long as configured");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(gate.get(&ada, READ).await.status, 503, "and not a moment longer");
@@ -209,7 +209,7 @@ async fn what_is_known_goes_on_while_the_api_server_is_away_and_no_longer() {
 async fn many_who_waited_ask_once_when_it_is_back() {
     let gate = Arc::new(start("", "").await);
     let ada = gate.token("ada");
-    gate.taps.cluster.set(Mode::Silent);
+    gate.taps.cluster.set(Mode::Silent).await;
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..300 {
         let (gate, ada) = (Arc::clone(&gate), ada.clone());
@@ -219,13 +219,14 @@ async fn many_who_waited_ask_once_when_it_is_back() {
                 if answer.status == 200 {
                     return;
                 }
-                assert_eq!(answer.status, 503);
+                // 504 where Perses has to serve three hundred at once.
+                assert!([503, 504].contains(&answer.status), "{}", answer.status);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
     }
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    gate.taps.cluster.set(Mode::Pass);
+    gate.taps.cluster.set(Mode::Pass).await;
     let all = async { while waiting.join_next().await.transpose().unwrap().is_some() {} };
     tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
     let cluster = gate.openshift.cluster();
@@ -240,7 +241,7 @@ async fn slots_are_given_back_by_those_who_failed() {
     let ada = gate.token("ada");
     assert_eq!(gate.query(&ada, "up").await.status, 200);
     for mode in [Mode::Silent, Mode::Reset, Mode::Cut(40)] {
-        gate.taps.prometheus.set(mode.clone());
+        gate.taps.prometheus.set(mode.clone()).await;
         for _ in 0..6 {
             let mut asking = tokio::task::JoinSet::new();
             for _ in 0..120 {
@@ -251,7 +252,7 @@ async fn slots_are_given_back_by_those_who_failed() {
                 assert!([502, 503, 504].contains(&status.unwrap()), "{mode:?}");
             }
         }
-        gate.taps.prometheus.set(Mode::Pass);
+        gate.taps.prometheus.set(Mode::Pass).await;
         assert_eq!(gate.query(&ada, "up").await.status, 200, "{mode:?}");
     }
 }
@@ -261,7 +262,7 @@ async fn the_api_server_gets_another_certificate() {
     let gate = start("", "").await;
     assert_eq!(gate.get(&gate.token("ada"), READ).await.status, 200);
     let (port, authority) = gate.openshift.start_again().await.unwrap();
-    gate.taps.cluster.turn_to(port);
+    gate.taps.cluster.turn_to(port).await;
     let ada = gate.token("ada");
     let answer = gate.get(&ada, READ).await;
     assert_eq!(answer.status, 503, "a certificate of a stranger: {}", answer.text());
@@ -296,17 +297,17 @@ async fn a_backend_has_the_wrong_certificate_and_then_the_right_one() {
     let ada = gate.token("ada");
     let folder = gate.config.parent().unwrap().to_owned();
     let stranger = Certificates::make(&["127.0.0.1"]).unwrap();
-    gate.taps.prometheus.speak_tls(stranger.server_config().unwrap());
+    gate.taps.prometheus.speak_tls(stranger.server_config().unwrap()).await;
     let answer = gate.query(&ada, "up").await;
     assert_eq!(answer.status, 502, "{}", answer.text());
     is_tight(&gate, "a stranger's certificate", &answer);
     let elsewhere = Certificates::make(&["elsewhere.example"]).unwrap();
     std::fs::write(folder.join("tls-ca.crt"), &elsewhere.ca).unwrap();
-    gate.taps.prometheus.speak_tls(elsewhere.server_config().unwrap());
+    gate.taps.prometheus.speak_tls(elsewhere.server_config().unwrap()).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(gate.query(&ada, "up").await.status, 502, "the right authority and another name");
     std::fs::write(folder.join("tls-ca.crt"), &stranger.ca).unwrap();
-    gate.taps.prometheus.speak_tls(stranger.server_config().unwrap());
+    gate.taps.prometheus.speak_tls(stranger.server_config().unwrap()).await;
     for _ in 0..100 {
         if gate.query(&ada, "up").await.status == 200 {
             return;

@@ -10,4 +10,5 @@ mod floors;
 mod gateway;
 mod identity;
 mod refused;
+mod reload;
 mod support;

@@ -1,5 +1,6 @@
 //! A gateway in this process, between the stand-in and an upstream that records what it is asked.
 
+mod process;
 mod tap;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+pub use process::{Process, free_port};
 pub use tap::{Mode, Tap};
 
 /// What the upstream was asked.
@@ -57,6 +59,11 @@ impl Upstream {
         let mut answers = self.answers.lock().unwrap();
         answers.retain(|(known, ..)| *known != line);
         answers.push((line, status, body.to_owned()));
+    }
+
+    /// Takes an answer back.
+    pub fn forget(&self, line: &str) {
+        self.answers.lock().unwrap().retain(|(known, ..)| *known != line);
     }
 
     /// Answers whatever has no answer of its own.

@@ -1,11 +1,9 @@
 //! Too much of everything, against the binary as a process of its own: its memory is looked at from outside.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use perses_sidecar_stack::http::Http;
 use perses_sidecar_stack::openshift::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,67 +12,12 @@ use super::frames::{
     CONTINUATION, Conversation, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, Said,
     WINDOW_UPDATE, block, frame, request, setting,
 };
-use crate::support::{More, Stage, stage};
+use crate::support::{More, Process};
 
 /// What may stay of an attack, in MiB: an allocator keeps some of what it once had.
 const STAYS: u64 = 48;
 
-struct Process {
-    child: Child,
-    stage: Stage,
-    address: String,
-    http: Http,
-    ada: String,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Process {
-    async fn start(level: &str, cluster: &str, rest: &str) -> Self {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let ports = [free(), free()];
-        let stage = stage(More { cluster, rest, ..More::default() }, ports).await;
-        let child = Command::new(env!("CARGO_BIN_EXE_perses-sidecar"))
-            .args(["run", "--log-level", level, "--config"])
-            .arg(&stage.config)
-            // As in the container.
-            .env("MALLOC_TRIM_THRESHOLD_", "1048576")
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(stage.config.with_file_name("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let ada = stage.token("ada");
-        let address = format!("127.0.0.1:{}", ports[0]);
-        let process = Self { child, stage, address, http: Http::default(), ada };
-        for _ in 0..200 {
-            if TcpStream::connect(&process.address).await.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        for _ in 0..50 {
-            assert_eq!(process.ask(&process.ada).await, 200);
-        }
-        process
-    }
-
-    async fn ask(&self, token: &str) -> u16 {
-        let url = format!("http://{}/proxy/globaldatasources/p/api/v1/query", self.address);
-        self.http.form(&url, token, &[("query", "up")]).await.map_or(0, |answer| answer.status)
-    }
-
-    /// Resident memory in MiB.
-    fn memory(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-    }
-
     /// Runs an attack while ada asks on and on; each of her questions is answered within a second, and afterwards the
     /// memory is back. Gives the most that was resident, in MiB.
     async fn survives(&self, name: &str, most: u64, attack: impl Future<Output = ()>) {
@@ -131,7 +74,12 @@ async fn say_again(conversation: &mut Conversation, piece: &[u8], times: usize) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_frames() {
-    let process = Process::start("info", "", "limits:\n  first_byte: 2s\n  header: 2s\n  idle: 2s\n").await;
+    let process = Process::start(
+        "info",
+        More { rest: "limits:\n  first_byte: 2s\n  header: 2s\n  idle: 2s\n", ..More::default() },
+        &[],
+    )
+    .await;
     let authorization = format!("Bearer {}", process.ada);
     let list = request("GET", "/api/v1/projects/team-c/dashboards", &[("authorization", &authorization)]);
     let begin = || Conversation::begin(&process.address);
@@ -219,8 +167,16 @@ async fn too_many_frames() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_bytes_and_connections() {
-    let process =
-        Process::start("info", "", "limits:\n  first_byte: 1s\n  header: 1s\n  idle: 1s\n  connections: 300\n").await;
+    let process = Process::start(
+        "info",
+        More {
+            cluster: "",
+            rest: "limits:\n  first_byte: 1s\n  header: 1s\n  idle: 1s\n  connections: 300\n",
+            ..More::default()
+        },
+        &[],
+    )
+    .await;
     let json = format!("host: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n", process.ada);
     process
         .survives("a body of a gigabyte, in chunks", 64, async {
@@ -292,7 +248,7 @@ async fn too_many_tokens() {
     let tokens: usize = std::env::var("ATTACK_TOKENS").map_or(2_000, |text| text.parse().unwrap());
     let rate = if tokens > 10_000 { 1_000 } else { 100 };
     let cluster = format!("  reviews_per_second: {rate}\n");
-    let process = Process::start("info", &cluster, KEPT_BRIEFLY).await;
+    let process = Process::start("info", More { cluster: &cluster, rest: KEPT_BRIEFLY, ..More::default() }, &[]).await;
     let reviews = || process.stage.openshift.cluster().count(Endpoint::TokenReviews);
     let (before, began) = (reviews(), Instant::now());
     let (sent, refused) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
@@ -346,7 +302,7 @@ async fn too_many_tokens() {
 /// However much is logged, no credential is.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_log_holds_a_secret() {
-    let process = Process::start("trace", "", "").await;
+    let process = Process::start("trace", More { rest: "", ..More::default() }, &[]).await;
     let ada = &process.ada;
     for (line, headers) in [
         ("GET /-/whoami", format!("authorization: Bearer {ada}\n")),

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -32,6 +33,7 @@ pub enum Mode {
 #[derive(Clone)]
 pub struct Tap {
     pub port: u16,
+    standing: Arc<AtomicUsize>,
     mode: watch::Sender<Mode>,
     target: watch::Sender<u16>,
     tls: watch::Sender<Option<Arc<rustls::ServerConfig>>>,
@@ -44,6 +46,7 @@ impl Tap {
         let port = listener.local_addr().unwrap().port();
         let tap = Self {
             port,
+            standing: Arc::default(),
             mode: watch::channel(Mode::Pass).0,
             target: watch::channel(target).0,
             tls: watch::channel(None).0,
@@ -52,20 +55,33 @@ impl Tap {
         tap
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub async fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+        self.cleared().await;
+    }
+
+    /// Waits until the connections from before have ended, as far as no new ones come.
+    async fn cleared(&self) {
+        for _ in 0..100 {
+            if self.standing.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// From now on this is what lies behind; connections that stand end.
-    pub fn turn_to(&self, port: u16) {
+    pub async fn turn_to(&self, port: u16) {
         self.target.send_replace(port);
         self.mode.send_modify(|_| ());
+        self.cleared().await;
     }
 
     /// From now on TLS is spoken towards the gateway.
-    pub fn speak_tls(&self, config: Arc<rustls::ServerConfig>) {
+    pub async fn speak_tls(&self, config: Arc<rustls::ServerConfig>) {
         self.tls.send_replace(Some(config));
         self.mode.send_modify(|_| ());
+        self.cleared().await;
     }
 
     async fn run(self, listener: TcpListener) {
@@ -73,8 +89,7 @@ impl Tap {
         let mut listener = Some(listener);
         let mut modes = self.mode.subscribe();
         loop {
-            let mode = modes.borrow_and_update().clone();
-            if mode == Mode::Refuse {
+            if *modes.borrow_and_update() == Mode::Refuse {
                 listener = None;
                 modes.changed().await.unwrap();
                 continue;
@@ -86,7 +101,11 @@ impl Tap {
             tokio::select! {
                 accepted = open.accept() => {
                     if let Ok((socket, _)) = accepted {
-                        tokio::spawn(self.clone().connection(socket, mode));
+                        // The mode may have changed since the loop looked.
+                        let mut changes = self.mode.subscribe();
+                        let mode = changes.borrow_and_update().clone();
+                        self.standing.fetch_add(1, Ordering::SeqCst);
+                        tokio::spawn(self.clone().connection(socket, mode, changes));
                     }
                 }
                 _ = modes.changed() => {}
@@ -95,9 +114,7 @@ impl Tap {
         }
     }
 
-    async fn connection(self, socket: TcpStream, mode: Mode) {
-        let mut changes = self.mode.subscribe();
-        changes.mark_unchanged();
+    async fn connection(self, socket: TcpStream, mode: Mode, mut changes: watch::Receiver<Mode>) {
         let tls = self.tls.borrow().clone();
         let (target, over) = (*self.target.borrow(), mode.clone());
         let talk = async {
@@ -120,6 +137,7 @@ impl Tap {
             () = talk => {}
             _ = changes.changed() => {}
         }
+        self.standing.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -81,7 +81,11 @@ pub async fn run(
     let (tls_sender, tls_receiver) = tls.map(watch::channel).unzip();
     let (reload_sender, reload_receiver) = watch::channel(String::new());
     let (stop_sender, stop_receiver) = watch::channel(false);
-    let shared = Shared::new(config.limits.connections, metrics.connections());
+    let connections = affordable(config.limits.connections, std::fs::read_to_string("/proc/self/limits").ok());
+    if connections < config.limits.connections {
+        tracing::warn!(connections, "limits.connections is lowered to what this process may open (ulimit -n)");
+    }
+    let shared = Shared::new(connections, metrics.connections());
     // Probes and scrapes must get through when people have taken all connections.
     let probes = Shared::new(256, metrics.connections());
 
@@ -139,6 +143,17 @@ pub async fn run(
     admin_task.abort();
     tracing::info!("Stopped");
     Ok(())
+}
+
+/// How many connections the open files of the process are enough for: each may need another one to a server behind us, and
+/// some are kept for everything else. `limits` is the text of `/proc/self/limits`, where there is one.
+fn affordable(wanted: usize, limits: Option<String>) -> usize {
+    const KEPT: usize = 96;
+    let files = limits.as_deref().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    files.map_or(wanted, |files| wanted.min(files.saturating_sub(KEPT) / 2).max(8))
 }
 
 /// The addresses that are listened on.
@@ -275,4 +290,22 @@ fn dial_to(origin: &config::Origin, roots: Option<Vec<u8>>, settings: &config::L
         in_flight: IN_FLIGHT,
         connect: Duration::from_secs(3),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_what_lies_behind() {
+        let limits = |files: &str| {
+            Some(format!(
+                "Max processes             95931   95931  processes\nMax open files            {files}  1048576  files\n"
+            ))
+        };
+        assert_eq!(affordable(4096, limits("1048576")), 4096);
+        assert_eq!(affordable(4096, limits("1024")), 464);
+        assert_eq!(affordable(4096, limits("20")), 8, "a few in any case");
+        assert_eq!((affordable(4096, limits("unlimited")), affordable(4096, None)), (4096, 4096));
+    }
 }

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Gate, speak, wire};
 
+/// A normal request takes milliseconds; this much it may take on a machine that others load.
+const QUICK: Duration = Duration::from_secs(3);
+
 /// One attack: its name, what is sent (`ada`'s token stands for TOKEN), and which codes refuse it; 0 is a closed
 /// connection.
 struct Row {
@@ -65,6 +68,6 @@ async fn all_refused(gate: &Gate, rows: &[Row]) {
 async fn all_well(gate: &Gate, token: &str) {
     let began = Instant::now();
     assert_eq!(gate.query(token, "up").await.status, 200);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
     gate.upstream.take();
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use perses_sidecar_stack::http::Answer;
 use perses_sidecar_stack::openshift::{Certificates, Endpoint};
 
-use crate::support::{Gate, Mode, More, Tap, gate_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{Gate, Mode, More, Process, Tap, gate_with};
 
 /// How long the gateway waits for each server.
 const PATIENCE: &str = "400ms";
@@ -315,4 +317,35 @@ async fn a_backend_has_the_wrong_certificate_and_then_the_right_one() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the right certificate is not believed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptors_that_run_out_come_back() {
+    let process = Process::start("info", More::default(), &["prlimit", "--nofile=224:224"]).await;
+    assert!(process.log().contains("limits.connections is lowered"), "{}", process.log());
+    let request = format!("GET /-/whoami HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", process.ada);
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        let mut socket = tokio::net::TcpStream::connect(&process.address).await.unwrap();
+        let _ = socket.write_all(request.as_bytes()).await;
+        held.push(socket);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Those who came first are served, whatever it takes behind us; those who came too late are told by a closed connection.
+    let mut served = 0;
+    for socket in &mut held {
+        let mut buffer = [0; 15];
+        let heard = tokio::time::timeout(Duration::from_secs(2), socket.read_exact(&mut buffer)).await.unwrap();
+        served += usize::from(heard.is_ok() && buffer.starts_with(b"HTTP/1.1 200"));
+    }
+    assert!((32..=64).contains(&served), "{served}");
+    drop(held);
+    for _ in 0..20 {
+        if process.ask(&process.ada).await == 200 {
+            assert!(process.log().lines().count() < 100, "a log line for each of them");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it does not recover");
 }

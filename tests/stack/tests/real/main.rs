@@ -12,11 +12,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use perses_sidecar_stack::ground::Kind;
-use perses_sidecar_stack::servers;
+use perses_sidecar_stack::http::Http;
+use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::tour;
-use perses_sidecar_stack::world::Options;
+use perses_sidecar_stack::world::{Options, World};
 
-use stage::{binary, stage};
+use stage::{Stage, binary, stage};
 
 /// The contract on both versions of Perses, and on a real API server. Servers are started once for each.
 async fn contract(options: Options) {
@@ -154,4 +155,46 @@ async fn commands_of_the_readme() {
         }
     }
     assert!(count >= 12, "{count} commands");
+}
+
+/// The wall clock steps by a day, there and back, while time itself goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_step_let_nobody_in_or_out() {
+    let world =
+        World::start(&Options { quick: true, ..Options::default() }, &|line| eprintln!("{line}")).await.unwrap();
+    let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
+        .map(|folder| format!("{folder}/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap())
+        .expect("the package faketime is needed");
+    let step = world.folder.join("step");
+    fs::write(&step, "+0").unwrap();
+    let environment = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", step.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let log = world.folder.join("sidecar.log");
+    let sidecar = Server::start(&binary(), &world.sidecar_arguments(), &log, &environment).unwrap();
+    sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
+    let stage = Stage { world, sidecar, http: Http::default() };
+    // A token that says when it ends, an hour from now.
+    let bot = stage.world.ground.account_token_ending("team-a", "bot", 3600).await.unwrap();
+    let both = async || {
+        let list = "/api/v1/projects";
+        (stage.send("ada", "GET", list, None).await.status, stage.present(&bot, "GET", list, None).await.status)
+    };
+    for by in ["+0", "+1d", "-1d", "+0", "-400d", "+400d", "+0"] {
+        fs::write(&step, by).unwrap();
+        for _ in 0..3 {
+            assert_eq!(both().await, (200, 200), "{by}");
+            tokio::time::sleep(Duration::from_millis(900)).await;
+        }
+        // What lies between two clocks opens nothing: who is not known stays so, and a right that is lost is lost.
+        assert_eq!(stage.present("sha256~made-up", "GET", "/api/v1/projects", None).await.status, 401, "{by}");
+        assert_eq!(stage.send("eve", "GET", "/api/v1/projects/team-a", None).await.status, 404, "{by}");
+    }
+    let audit = fs::read_to_string(stage.world.folder.join("audit.log")).unwrap();
+    assert!(audit.contains("\"time\":\"2"), "records go on");
 }

@@ -133,7 +133,7 @@ impl Dial {
         while let Some(mut link) = self.pool.take() {
             match link.exchange(request, deadline).await {
                 Ok(answer) => return Ok(self.answer(answer, link, slot, deadline)),
-                Err(Failed::Unsent(unsent)) => request = unsent,
+                Err(Failed::Unsent(unsent)) => request = *unsent,
                 Err(Failed::Other(error)) => return Err(error),
             }
         }

@@ -10,9 +10,11 @@ use std::time::Instant;
 
 /// So many places, each with a key, what was found, and until when it holds.
 pub struct Memo<K, V> {
-    places: Box<[Mutex<Option<Entry<K, V>>>]>,
+    places: Box<[Place<K, V>]>,
     cleared: AtomicU64,
 }
+
+type Place<K, V> = Mutex<Option<Entry<K, V>>>;
 
 struct Entry<K, V> {
     key: K,

@@ -99,7 +99,7 @@ pub(super) struct Link {
 /// Why a request has no answer on this connection.
 pub(super) enum Failed {
     /// Nothing of it was sent: the connection had been closed before.
-    Unsent(Request<Full<Bytes>>),
+    Unsent(Box<Request<Full<Bytes>>>),
     /// Whether it was sent is not known.
     Other(DialError),
 }
@@ -126,7 +126,7 @@ impl Link {
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
                 Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                    Some(request) => Failed::Unsent(request),
+                    Some(request) => Failed::Unsent(Box::new(request)),
                     None => Failed::Other(DialError::Broken(causes(&error.into_error()))),
                 })),
                 Poll::Pending if self.is_late(deadline) => Poll::Ready(Err(Failed::Other(DialError::Slow))),

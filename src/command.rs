@@ -150,7 +150,7 @@ fn run(flags: &Flags, path: &Path) -> ExitCode {
 }
 
 /// One worker for each CPU that the cgroup allows, or as many as `TOKIO_WORKER_THREADS` says. A single one needs none of what
-/// several need to share their work, which costs a tenth of a request.
+/// several need to share their work.
 fn runtime() -> tokio::runtime::Builder {
     let wanted = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|text| text.parse().ok());
     let workers = wanted.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZero::get);

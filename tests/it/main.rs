@@ -11,4 +11,5 @@ mod gateway;
 mod identity;
 mod refused;
 mod reload;
+mod shapes;
 mod support;

@@ -1,5 +1,7 @@
 //! The proof that somebody may do something, and what it turns into.
 
+mod selectors;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -202,29 +204,6 @@ impl Grant {
     ) -> Result<Granted<Confined>, QueryError> {
         let MetricsScope { reach, confinements } = self.metrics()?;
         confinements.confine(text, reach, backend, limits).map(Granted).map_err(QueryError::Promql)
-    }
-
-    /// All `match[]` of a request, each confined to what the grant reaches. Without any, the selector of everything that
-    /// the grant reaches; nothing at all only for a caller who reaches everything there is.
-    ///
-    /// # Errors
-    /// As [`Self::query`].
-    pub fn selectors(
-        &self,
-        texts: &[impl AsRef<str>],
-        backend: &Backend,
-        limits: &promql::Limits,
-    ) -> Result<Granted<Vec<Confined>>, QueryError> {
-        let reach = self.reach()?;
-        if texts.is_empty() {
-            return Ok(Granted(promql::confined_selector_for(reach, &backend.labels).into_iter().collect()));
-        }
-        texts
-            .iter()
-            .map(|text| promql::confine_selector(text.as_ref(), reach, &backend.labels, limits, backend.features))
-            .collect::<Result<_, _>>()
-            .map(Granted)
-            .map_err(QueryError::Promql)
     }
 
     /// A query printed anew and not confined, for questions about its text alone.

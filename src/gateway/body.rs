@@ -42,6 +42,7 @@ impl http_body::Body for Outgoing {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Body::Stream(stream) => Pin::new(stream).poll_frame(context),
+            Body::Edited(body) => body.as_mut().poll_frame(context),
         };
         match &frame {
             Poll::Ready(Some(Err(error))) => {
@@ -63,6 +64,7 @@ impl http_body::Body for Outgoing {
         match &self.body {
             Body::Whole(bytes) => bytes.is_empty(),
             Body::Stream(stream) => stream.is_end_stream(),
+            Body::Edited(body) => body.is_end_stream(),
         }
     }
 
@@ -70,6 +72,7 @@ impl http_body::Body for Outgoing {
         match &self.body {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Stream(stream) => stream.size_hint(),
+            Body::Edited(body) => body.size_hint(),
         }
     }
 }

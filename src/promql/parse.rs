@@ -164,7 +164,7 @@ impl<'a> Parser<'a, '_> {
             return Err(self.type_error(start, message));
         }
         if let Some(matching) = &matching {
-            if !vectors && (!matching.labels.is_empty() || matching.on) {
+            if !vectors && !matching.labels.is_empty() {
                 return Err(self.type_error(start, "vector matching only allowed between instant vectors"));
             }
             if op.is_set() && matching.group.is_some() {

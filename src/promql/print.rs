@@ -139,6 +139,12 @@ fn selector(out: &mut String, selector: &Selector<'_>) {
 }
 
 fn modifiers(out: &mut String, modifiers: &Modifiers<'_>) {
+    // An operator behind an offset in parentheses would belong to the offset, so something else must stand between.
+    let first = modifiers.offset.as_ref().filter(|offset| offset.text.starts_with('('));
+    if let Some(offset) = first {
+        out.push_str(" offset ");
+        out.push_str(&offset.text);
+    }
     if let Some(word) = modifiers.edge {
         out.push(' ');
         out.push_str(word);
@@ -147,7 +153,7 @@ fn modifiers(out: &mut String, modifiers: &Modifiers<'_>) {
         out.push_str(" @ ");
         out.push_str(at);
     }
-    if let Some(offset) = &modifiers.offset {
+    if let (None, Some(offset)) = (first, &modifiers.offset) {
         out.push_str(" offset ");
         out.push_str(&offset.text);
     }

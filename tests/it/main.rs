@@ -12,5 +12,6 @@ mod gateway;
 mod identity;
 mod refused;
 mod reload;
+mod shapes;
 mod support;
 mod tls;

@@ -30,8 +30,10 @@ pub fn violation(asked: &Asked<'_>) -> Option<String> {
     pairs.extend(go::form(query.as_bytes()).0);
     let first = |name: &str| pairs.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.as_slice());
     let texts: Vec<&[u8]> = match path {
-        "/api/v1/query" | "/api/v1/query_range" => first("query").into_iter().collect(),
-        "/api/v1/series" | "/api/v1/labels" => matches(&pairs),
+        "/api/v1/query" | "/api/v1/query_range" | "/api/v1/query_exemplars" => first("query").into_iter().collect(),
+        "/api/v1/series" | "/api/v1/labels" | "/api/v1/rules" => matches(&pairs),
+        // Its answer is filtered.
+        "/api/v1/alerts" => return None,
         "/api/v1/metadata"
         | "/api/v1/parse_query"
         | "/api/v1/format_query"

@@ -149,6 +149,7 @@ pub(crate) async fn every_question_to_a_backend(stage: &Stage) {
     for (path, pairs) in [
         ("query", vec![("query", "vllm:num_requests_running")]),
         ("query_range", vec![("query", sum), ("start", "1700000000"), ("end", "1700003600"), ("step", "60")]),
+        ("query_exemplars", vec![("query", "vllm:num_requests_running")]),
         ("series", vec![("match[]", "vllm:num_requests_running")]),
         ("labels", vec![]),
         ("parse_query", vec![("query", "sum(up)")]),
@@ -169,8 +170,13 @@ pub(crate) async fn every_question_to_a_backend(stage: &Stage) {
     assert_eq!(get("grace", "/api/v1/metadata").await.json()["status"], "success");
     assert_eq!(get("grace", "/api/v1/status/buildinfo").await.status, 200);
     assert_eq!(get("grace", "/api/v1/status/flags").await.text(), r#"{"status":"success","data":{}}"#);
+    for (path, empty) in [("rules", json!({ "groups": [] })), ("alerts", json!({ "alerts": [] }))] {
+        let answer = get("grace", &format!("/api/v1/{path}")).await;
+        assert_eq!((answer.status, &answer.json()["data"]), (200, &empty), "{path}: {}", answer.text());
+        assert_eq!(get("eve", &format!("/api/v1/{path}")).await.status, 403, "{path}");
+    }
     assert_eq!(get("grace", "/-/healthy").await.status, 200);
-    for closed in ["rules", "alerts", "targets", "status/config", "status/tsdb", "query_exemplars?query=up"] {
+    for closed in ["alertmanagers", "targets", "status/config", "status/tsdb", "notifications"] {
         assert_eq!(get("root", &format!("/api/v1/{closed}")).await.status, 403, "{closed}");
     }
     // Datasources of a project, one that points elsewhere, and one inside a dashboard.

@@ -331,6 +331,11 @@ pub(super) fn number_value(word: &str) -> Option<f64> {
     if !plain.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
         return None;
     }
+    // As in Go, a leading zero makes octal digits of what can be such.
+    if plain.len() > 1 && first == b'0' && plain.bytes().all(|b| matches!(b, b'0'..=b'7')) {
+        #[allow(clippy::cast_precision_loss, reason = "a number of the query is a float anyway")]
+        return i64::from_str_radix(&plain, 8).map_or_else(|_| plain.parse().ok(), |value| Some(value as f64));
+    }
     plain.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 

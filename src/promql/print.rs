@@ -20,7 +20,7 @@ fn node(out: &mut String, tree: &Tree<'_>, id: Id) {
         Node::Text(value) => quoted(out, value),
         Node::Selector(found) => {
             selector(out, found);
-            modifiers(out, &found.modifiers);
+            modifiers(out, &found.modifiers, false);
         }
         Node::Range { selector: id, range, modifiers: found } => {
             if let Node::Selector(found) = &tree.nodes[*id] {
@@ -29,7 +29,7 @@ fn node(out: &mut String, tree: &Tree<'_>, id: Id) {
             out.push('[');
             out.push_str(&range.text);
             out.push(']');
-            modifiers(out, found);
+            modifiers(out, found, true);
         }
         Node::Subquery { inner, range, step, modifiers: found } => {
             node(out, tree, *inner);
@@ -40,7 +40,7 @@ fn node(out: &mut String, tree: &Tree<'_>, id: Id) {
                 out.push_str(&step.text);
             }
             out.push(']');
-            modifiers(out, found);
+            modifiers(out, found, true);
         }
         Node::Call { function, arguments } => {
             out.push_str(function.name);
@@ -138,15 +138,20 @@ fn selector(out: &mut String, selector: &Selector<'_>) {
     out.push('}');
 }
 
-fn modifiers(out: &mut String, modifiers: &Modifiers<'_>) {
-    if let Some(word) = modifiers.edge {
-        out.push(' ');
-        out.push_str(word);
-    }
+/// In upstream's order: `anchored` and `smoothed` stand behind `@`, but behind a range before it.
+fn modifiers(out: &mut String, modifiers: &Modifiers<'_>, range: bool) {
+    let edge = |out: &mut String, here: bool| {
+        if let Some(word) = modifiers.edge.filter(|_| here) {
+            out.push(' ');
+            out.push_str(word);
+        }
+    };
+    edge(out, range);
     if let Some(at) = &modifiers.at {
         out.push_str(" @ ");
         out.push_str(at);
     }
+    edge(out, !range);
     if let Some(offset) = &modifiers.offset {
         out.push_str(" offset ");
         out.push_str(&offset.text);

@@ -73,7 +73,7 @@ fn upstream_and_we_agree_on_what_is_promql() {
         if ok && case["ok_default_flags"] == false {
             gated += 1;
             match check(q, &wide(), Features::default()) {
-                Err(error) if error.message.contains("metrics_backends[].experimental") => {}
+                Err(error) if error.0.message.contains("metrics_backends[].experimental") => {}
                 other => wrong.push(format!("an experiment, off: {q:?}: {other:?}")),
             }
         }

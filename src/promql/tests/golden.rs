@@ -34,7 +34,7 @@ fn tokens(text: &str) -> Vec<Printed> {
                     at += if bytes[at] == b'\\' { 2 } else { 1 };
                 }
                 at += 1;
-                flat.push(Printed::Text(lex::unquote(&text[start..at]).unwrap()));
+                flat.push(Printed::Text(lex::unquote(&text[start..at], true).unwrap().into_owned()));
             }
             b'0'..=b'9' | b'.' => {
                 at = run(at, &|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_');

@@ -159,6 +159,10 @@ impl Labels {
         self.rules.iter().position(|rule| rule.metrics.iter().any(|pattern| pattern.covers(name)))
     }
 
+    fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     fn rule_of(&self, name: &str) -> Option<&LabelRule> {
         self.rule_index(name).map(|index| &self.rules[index])
     }

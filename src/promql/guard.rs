@@ -15,7 +15,8 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
     for node in nodes {
         let Node::Selector(selector) = node else { continue };
         let own = &mut matchers[selector.matchers.start as usize..selector.matchers.end as usize];
-        let index = exact_name(selector.name, own).and_then(|name| labels.rule_index(name));
+        let name = if labels.has_rules() { exact_name(selector.name, own) } else { None };
+        let index = name.and_then(|name| labels.rule_index(name));
         let rule = index.map(|index| &labels.rules[index]);
         let label = rule.map_or(labels.default.as_str(), |rule| rule.label.as_str());
         let names = match reach {
@@ -26,7 +27,7 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
         };
         // What the guard says need not be said twice. A literal on the label has cut the names already.
         for matcher in own {
-            let said = match (names, matcher.op) {
+            let said = || match (names, matcher.op) {
                 (Names::Everything, _) => false,
                 (Names::Any, op) => op == MatchOp::NotEqual && matcher.value.is_empty(),
                 (Names::Nothing, MatchOp::NotEqual) => matcher.value.is_empty(),
@@ -39,7 +40,7 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
                     })
                 })
             };
-            matcher.implied = matcher.label == label && said || where_said();
+            matcher.implied = matcher.label == label && said() || where_said();
         }
         selector.guard = Guard { names, rule: index.map(|index| u32::try_from(index).unwrap_or(u32::MAX)) };
     }
@@ -77,19 +78,22 @@ fn pick(names: &[Arc<str>], label: &str, own: &[Matcher<'_>], picked: &mut Vec<u
     let start = picked.len();
     let mut narrowed = false;
     for matcher in own.iter().filter(|matcher| matcher.label == label && literal(matcher)) {
-        let mut these: Vec<u32> = Vec::new();
+        let before = picked.len();
         if matcher.op == MatchOp::Equal {
-            these.extend(place(names, &matcher.value));
+            picked.extend(place(names, &matcher.value));
         } else {
-            these.extend(alternatives(&matcher.value).filter_map(|name| place(names, name)));
-            these.sort_unstable();
-            these.dedup();
+            picked.extend(alternatives(&matcher.value).filter_map(|name| place(names, name)));
+            picked[before..].sort_unstable();
         }
         if narrowed {
+            let these = picked.split_off(before);
             let kept = picked.split_off(start);
             picked.extend(kept.into_iter().filter(|place| these.binary_search(place).is_ok()));
-        } else {
-            picked.append(&mut these);
+        } else if matcher.op == MatchOp::Regex {
+            // A list may name one twice.
+            let mut last = None;
+            let firsts = picked.split_off(start);
+            picked.extend(firsts.into_iter().filter(|place| last.replace(*place) != Some(*place)));
         }
         narrowed = true;
     }
@@ -163,7 +167,8 @@ pub(super) fn holds(tree: &Tree<'_>, reach: &Reach, labels: &Labels) -> bool {
     tree.nodes.iter().all(|node| {
         let Node::Selector(selector) = node else { return true };
         let matchers = selector.matchers.of(&tree.matchers);
-        let rule = exact_name(selector.name, matchers).and_then(|name| labels.rule_of(name));
+        let name = if labels.has_rules() { exact_name(selector.name, matchers) } else { None };
+        let rule = name.and_then(|name| labels.rule_of(name));
         let label = rule.map_or(labels.default.as_str(), |rule| rule.label.as_str());
         let Some(first) = matchers.first() else { return *reach == Reach::Everything };
         let owner = match reach {

@@ -66,6 +66,8 @@ pub(super) struct Lexer<'a> {
     /// The token that was read and not yet used.
     pub(super) head: Lexeme,
     pub(super) at: usize,
+    /// The seconds of the last duration.
+    pub(super) seconds: f64,
     pub(super) tokens: usize,
     pub(super) most_tokens: usize,
 }
@@ -95,9 +97,13 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// Skips white space and comments.
-    pub(super) fn skip_space(&mut self) {
-        while let Some(byte) = self.peek_byte() {
+    /// Skips white space and comments; gives the byte behind them.
+    pub(super) fn skip_space(&mut self) -> Option<u8> {
+        loop {
+            let byte = self.peek_byte()?;
+            if byte > b'#' {
+                return Some(byte);
+            }
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
                 b'#' => {
@@ -105,20 +111,25 @@ impl<'a> Lexer<'a> {
                     let end = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
                     self.at = end.map_or(self.text.len(), |end| self.at + end);
                 }
-                _ => return,
+                _ => return Some(byte),
             }
         }
     }
 
     /// Reads the next token outside braces and brackets.
     pub(super) fn next(&mut self) -> Result<(), Error> {
-        self.skip_space();
+        let byte = self.skip_space();
         self.count()?;
         let start = self.at;
-        let Some(byte) = self.peek_byte() else {
+        let Some(byte) = byte else {
             self.head = Lexeme { token: Token::End, start, end: start };
             return Ok(());
         };
+        if words::begins_name(byte) {
+            let token = self.word();
+            self.head = Lexeme { token, start, end: self.at };
+            return Ok(());
+        }
         if let Some(token) = sign(byte) {
             self.at += 1;
             self.head = Lexeme { token, start, end: self.at };
@@ -134,7 +145,7 @@ impl<'a> Lexer<'a> {
         };
         let next = self.byte_at(1);
         let token = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' | b':' => self.word(),
+            b':' => self.word(),
             b'=' if next == Some(b'=') => two(self, Token::Op(Op::Eq)),
             b'=' if next == Some(b'~') => return Err(self.error(start + 1, "unexpected character after \"=\": '~'")),
             b'=' => one(self, Token::Assign),
@@ -191,6 +202,20 @@ impl<'a> Lexer<'a> {
         self.count()?;
         let start = self.at;
         let rest = &self.text.as_bytes()[start..];
+        // Most are a few digits, with a unit or without.
+        let whole = words::digits(rest);
+        if (1..=15).contains(&whole) {
+            let unit = rest.get(whole).and_then(|byte| unit_seconds(*byte));
+            let length = whole + usize::from(unit.is_some());
+            if !rest.get(length).is_some_and(|byte| words::in_number(*byte)) {
+                self.at = start + length;
+                let Some(unit) = unit else { return Ok(Token::Number) };
+                self.seconds = integer(&rest[..whole]) * unit;
+                if self.seconds < LONGEST {
+                    return Ok(Token::Duration);
+                }
+            }
+        }
         let mut end = words::number_word(rest);
         // A sign belongs to the number only behind a decimal exponent.
         let hexadecimal = rest.len() > 1 && rest[0] == b'0' && matches!(rest[1], b'x' | b'X');
@@ -205,14 +230,14 @@ impl<'a> Lexer<'a> {
         }
         let word = &self.text[start..start + end];
         self.at = start + end;
-        let plain = plain_number(word);
-        if !plain
-            && matches!(word.as_bytes()[end - 1], b's' | b'm' | b'h' | b'd' | b'w' | b'y')
-            && duration_seconds(word).is_some()
-        {
+        if plain_number(word) {
+            return Ok(Token::Number);
+        }
+        if let Some(seconds) = duration_seconds(word) {
+            self.seconds = seconds;
             return Ok(Token::Duration);
         }
-        if plain || number_value(word).is_some() {
+        if number_value(word).is_some() {
             return Ok(Token::Number);
         }
         Err(self.error(start, format!("bad number or duration syntax: {:?}", short(word))))
@@ -249,6 +274,30 @@ impl<'a> Lexer<'a> {
         }
         self.at = at + 1;
         Ok(escaped)
+    }
+
+    /// A matcher as it is usually spelt, `label="value"` without spaces and escapes; nothing is read of any other.
+    pub(super) fn plain_matcher(&mut self) -> Option<(&'a str, MatchOp, &'a str)> {
+        let text = &self.text[self.at..];
+        let bytes = text.as_bytes();
+        if !words::begins_name(*bytes.first()?) {
+            return None;
+        }
+        let label = words::label_word(bytes);
+        let (op, length) = match bytes.get(label..)? {
+            [b'=', b'"', ..] => (MatchOp::Equal, 2),
+            [b'=', b'~', b'"', ..] => (MatchOp::Regex, 3),
+            [b'!', b'=', b'"', ..] => (MatchOp::NotEqual, 3),
+            [b'!', b'~', b'"', ..] => (MatchOp::NotRegex, 3),
+            _ => return None,
+        };
+        let start = label + length;
+        let end = start + words::printed(&bytes[start..]);
+        if bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at += end + 1;
+        Some((&text[..label], op, &text[start..end]))
     }
 
     /// The operator between a label and its value.
@@ -393,6 +442,28 @@ pub(super) fn number_value(word: &str) -> Option<f64> {
     plain.parse::<f64>().ok().filter(|value| value.is_finite())
 }
 
+/// Prometheus counts durations in nanoseconds of 63 bits.
+const LONGEST: f64 = 9.2e9;
+
+/// The seconds of a unit of one letter.
+const fn unit_seconds(unit: u8) -> Option<f64> {
+    Some(match unit {
+        b's' => 1.0,
+        b'm' => 60.0,
+        b'h' => 3600.0,
+        b'd' => 86_400.0,
+        b'w' => 604_800.0,
+        b'y' => 31_536_000.0,
+        _ => return None,
+    })
+}
+
+/// The value of at most 18 digits.
+#[allow(clippy::cast_precision_loss, reason = "a length of time is a float anyway")]
+fn integer(digits: &[u8]) -> f64 {
+    digits.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')) as f64
+}
+
 /// The seconds of a duration such as `1h30m`: units in falling order, each once.
 pub(super) fn duration_seconds(word: &str) -> Option<f64> {
     let (mut total, mut rest, mut last) = (0.0, word, 8_u8);
@@ -404,8 +475,7 @@ pub(super) fn duration_seconds(word: &str) -> Option<f64> {
         if !(1..=18).contains(&digits) || digits == rest.len() {
             return None;
         }
-        // Eighteen digits fit.
-        let number = rest.bytes().take(digits).fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0'));
+        let number = integer(&rest.as_bytes()[..digits]);
         rest = &rest[digits..];
         let (length, order, seconds) = match rest.as_bytes() {
             [b'm', b's', ..] => (2, 1, 0.001),
@@ -421,10 +491,7 @@ pub(super) fn duration_seconds(word: &str) -> Option<f64> {
             return None;
         }
         (last, rest) = (order, &rest[length..]);
-        #[allow(clippy::cast_precision_loss, reason = "a length of time is a float anyway")]
-        let number = number as f64;
         total += number * seconds;
     }
-    // Prometheus counts in nanoseconds of 63 bits.
-    (total < 9.2e9).then_some(total)
+    (total < LONGEST).then_some(total)
 }

@@ -35,14 +35,14 @@ pub(super) fn parse_into<'a>(
     if let Some(at) = memchr::memchr_iter(0xef, text.as_bytes()).find(replaced) {
         return Err(Error::new(ErrorKind::Syntax, text, at, "invalid UTF-8 rune"));
     }
-    let lexer = Lexer { text, head: Lexeme::NONE, at: 0, tokens: 0, most_tokens: limits.tokens };
+    let lexer = Lexer { text, head: Lexeme::NONE, at: 0, seconds: 0.0, tokens: 0, most_tokens: limits.tokens };
     let mut parser = Parser { lexer, tree, limits, features, operators: 0, given: Vec::new() };
     parser.advance()?;
-    if parser.lexer.head.token == Token::End {
+    if matches!(parser.lexer.head.token, Token::End) {
         return Err(parser.error_here("no expression found in input"));
     }
     let root = parser.expression(1, 0)?;
-    if parser.lexer.head.token != Token::End {
+    if !matches!(parser.lexer.head.token, Token::End) {
         return Err(parser.unexpected(""));
     }
     super::cost::steps(&parser.tree, text, limits)?;
@@ -69,7 +69,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn head_is(&self, word: Word) -> bool {
-        self.lexer.head.token == Token::Word(word)
+        matches!(self.lexer.head.token, Token::Word(found) if found == word)
     }
 
     fn error_here(&self, message: impl Into<String>) -> Error {
@@ -221,7 +221,7 @@ impl<'a> Parser<'a, '_> {
         let left = self.head_is(Word::GroupLeft);
         let group = if left || self.head_is(Word::GroupRight) {
             self.advance()?;
-            let include = if self.lexer.head.token == Token::LeftParen {
+            let include = if matches!(self.lexer.head.token, Token::LeftParen) {
                 self.labels(if left { "group_left" } else { "group_right" })?
             } else {
                 Run { start: count(&self.tree.labels), end: count(&self.tree.labels) }
@@ -254,7 +254,7 @@ impl<'a> Parser<'a, '_> {
             self.advance()?;
             self.advance()?;
             let value = self.signed_number("fill")?;
-            if self.lexer.head.token != Token::RightParen {
+            if !matches!(self.lexer.head.token, Token::RightParen) {
                 return Err(self.unexpected(" in fill modifier, expected \")\""));
             }
             self.advance()?;
@@ -341,7 +341,7 @@ impl<'a> Parser<'a, '_> {
         match head.token {
             Token::LeftParen => {
                 self.advance()?;
-                if self.lexer.head.token == Token::End {
+                if matches!(self.lexer.head.token, Token::End) {
                     return Err(self.error_here("unclosed left parenthesis"));
                 }
                 let inner = self.expression(1, depth)?;
@@ -380,7 +380,7 @@ impl<'a> Parser<'a, '_> {
             }
             Word::Aggregation(index) => {
                 let modified = self.head_is(Word::By) || self.head_is(Word::Without);
-                if self.lexer.head.token == Token::LeftParen || modified {
+                if matches!(self.lexer.head.token, Token::LeftParen) || modified {
                     let aggregation = aggregation(index);
                     if aggregation.experimental {
                         self.experimental(aggregation.word, head.start)?;
@@ -388,7 +388,7 @@ impl<'a> Parser<'a, '_> {
                     return self.aggregate(aggregation, head.start, depth);
                 }
             }
-            _ if self.lexer.head.token == Token::LeftParen => return self.call(word, head.start, depth),
+            _ if matches!(self.lexer.head.token, Token::LeftParen) => return self.call(word, head.start, depth),
             Word::Bool | Word::On | Word::Ignoring | Word::GroupLeft | Word::GroupRight | Word::Atan2 => {
                 return Err(self.lexer.error(head.start, format!("unexpected <{}>", word.to_ascii_lowercase())));
             }
@@ -412,18 +412,18 @@ impl<'a> Parser<'a, '_> {
     /// head is the opening parenthesis.
     fn arguments(&mut self, depth: usize) -> Result<Option<(Id, usize)>, Error> {
         self.advance()?;
-        if self.lexer.head.token == Token::RightParen {
+        if matches!(self.lexer.head.token, Token::RightParen) {
             self.advance()?;
             return Ok(None);
         }
         let mut alone = true;
         loop {
-            if self.lexer.head.token == Token::End {
+            if matches!(self.lexer.head.token, Token::End) {
                 return Err(self.error_here("unclosed left parenthesis"));
             }
             let position = self.lexer.head.start;
             let id = self.expression(1, depth)?;
-            let last = self.lexer.head.token != Token::Comma;
+            let last = !matches!(self.lexer.head.token, Token::Comma);
             if last && alone {
                 self.close()?;
                 return Ok(Some((id, position)));
@@ -436,7 +436,7 @@ impl<'a> Parser<'a, '_> {
             }
             let comma = self.lexer.head;
             self.advance()?;
-            if self.lexer.head.token == Token::RightParen {
+            if matches!(self.lexer.head.token, Token::RightParen) {
                 return Err(self.lexer.error(comma.start, "trailing commas not allowed in function call args"));
             }
         }
@@ -507,7 +507,7 @@ impl<'a> Parser<'a, '_> {
         depth: usize,
     ) -> Result<Id, Error> {
         let mut grouping = self.grouping()?;
-        if self.lexer.head.token != Token::LeftParen {
+        if !matches!(self.lexer.head.token, Token::LeftParen) {
             return Err(self.unexpected(" in aggregation, expected \"(\""));
         }
         let mark = self.given.len();
@@ -558,7 +558,7 @@ impl<'a> Parser<'a, '_> {
     /// A list of labels in parentheses; a comma may stand behind the last.
     fn labels(&mut self, clause: &str) -> Result<Run, Error> {
         let start = count(&self.tree.labels);
-        if self.lexer.head.token != Token::LeftParen {
+        if !matches!(self.lexer.head.token, Token::LeftParen) {
             return Err(self.unexpected_in(clause, "\"(\""));
         }
         self.advance()?;
@@ -577,12 +577,12 @@ impl<'a> Parser<'a, '_> {
             };
             self.tree.labels.push(label);
             self.advance()?;
-            if self.lexer.head.token != Token::Comma {
+            if !matches!(self.lexer.head.token, Token::Comma) {
                 break;
             }
             self.advance()?;
         }
-        if self.lexer.head.token != Token::RightParen {
+        if !matches!(self.lexer.head.token, Token::RightParen) {
             return Err(self.unexpected_in(clause, "\",\" or \")\""));
         }
         self.advance()?;

@@ -91,22 +91,44 @@ const WORDS: [&[(&str, Word)]; 18] = [
     &[("keep_metric_names", Word::Reserved)],
 ];
 
+/// The first letters of the words of each length, a bit each: most names need no further look.
+const FIRST_LETTERS: [u32; 18] = {
+    let mut letters = [0; 18];
+    let mut length = 0;
+    while length < 18 {
+        let mut at = 0;
+        while at < WORDS[length].len() {
+            letters[length] |= 1 << (WORDS[length][at].0.as_bytes()[0] & 31);
+            at += 1;
+        }
+        length += 1;
+    }
+    letters
+};
+
 /// What a word means.
 pub(super) fn meaning(word: &str) -> Word {
-    let Some(candidates) = WORDS.get(word.len()) else { return Word::Name };
-    let Some(first) = word.as_bytes().first().map(|byte| byte | 0x20) else { return Word::Name };
-    candidates
-        .iter()
-        .find(|(text, _)| text.as_bytes()[0] == first && text.eq_ignore_ascii_case(word))
-        .map_or(Word::Name, |(_, meaning)| *meaning)
+    let (Some(first), Some(letters)) = (word.as_bytes().first(), FIRST_LETTERS.get(word.len())) else {
+        return Word::Name;
+    };
+    if letters >> (first & 31) & 1 == 0 {
+        return Word::Name;
+    }
+    let found = WORDS[word.len()].iter().find(|(text, _)| text.eq_ignore_ascii_case(word));
+    found.map_or(Word::Name, |(_, meaning)| *meaning)
 }
 
+/// Begins a label's name.
 const LETTER: u8 = 1;
-const DIGIT: u8 = 2;
-const COLON: u8 = 4;
+/// In a label's name.
+const LABEL: u8 = 2;
+/// In a metric's name.
+const METRIC: u8 = 4;
+const DIGIT: u8 = 8;
+/// In a number or a duration.
+const NUMBER: u8 = 16;
 /// Stands for itself in a string with double quotes.
-const PRINTED: u8 = 8;
-const DOT: u8 = 16;
+const PRINTED: u8 = 32;
 
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
@@ -115,16 +137,16 @@ static CLASSES: [u8; 256] = {
         #[allow(clippy::cast_possible_truncation, reason = "below 256")]
         let byte = at as u8;
         if byte.is_ascii_alphabetic() || byte == b'_' {
-            classes[at] |= LETTER;
+            classes[at] |= LETTER | LABEL | METRIC | NUMBER;
         }
         if byte.is_ascii_digit() {
-            classes[at] |= DIGIT;
+            classes[at] |= DIGIT | LABEL | METRIC | NUMBER;
         }
         if byte == b':' {
-            classes[at] |= COLON;
+            classes[at] |= METRIC;
         }
         if byte == b'.' {
-            classes[at] |= DOT;
+            classes[at] |= NUMBER;
         }
         if byte >= 0x20 && byte < 0x7f && byte != b'"' && byte != b'\\' {
             classes[at] |= PRINTED;
@@ -134,19 +156,47 @@ static CLASSES: [u8; 256] = {
     classes
 };
 
-/// How many of the first bytes are of some classes.
-fn run(bytes: &[u8], classes: u8) -> usize {
-    bytes.iter().position(|byte| CLASSES[usize::from(*byte)] & classes == 0).unwrap_or(bytes.len())
+/// How many of the first bytes are of a class; by four, since most of a query is words.
+fn run(bytes: &[u8], class: u8) -> usize {
+    let other = |byte: u8| CLASSES[usize::from(byte)] & class == 0;
+    let mut at = 0;
+    let mut rest = bytes;
+    while let [a, b, c, d, behind @ ..] = rest {
+        if other(*a) {
+            return at;
+        }
+        if other(*b) {
+            return at + 1;
+        }
+        if other(*c) {
+            return at + 2;
+        }
+        if other(*d) {
+            return at + 3;
+        }
+        (at, rest) = (at + 4, behind);
+    }
+    at + rest.iter().position(|byte| other(*byte)).unwrap_or(rest.len())
+}
+
+/// Whether a byte may stand in a number or a duration.
+pub(super) fn in_number(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] & NUMBER != 0
+}
+
+/// Whether a byte may stand first in a label's name.
+pub(super) fn begins_name(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] & LETTER != 0
 }
 
 /// The length of the word that bytes begin with, in which colons may be.
 pub(super) fn metric_word(bytes: &[u8]) -> usize {
-    run(bytes, LETTER | DIGIT | COLON)
+    run(bytes, METRIC)
 }
 
 /// The length of the word that bytes begin with, in which no colon is.
 pub(super) fn label_word(bytes: &[u8]) -> usize {
-    run(bytes, LETTER | DIGIT)
+    run(bytes, LABEL)
 }
 
 /// The length of the digits that bytes begin with.
@@ -156,7 +206,7 @@ pub(super) fn digits(bytes: &[u8]) -> usize {
 
 /// The length of what could be a number or a duration.
 pub(super) fn number_word(bytes: &[u8]) -> usize {
-    run(bytes, LETTER | DIGIT | DOT)
+    run(bytes, NUMBER)
 }
 
 /// How many of the first bytes stand for themselves in a string with double quotes.
@@ -167,7 +217,7 @@ pub(super) fn printed(bytes: &[u8]) -> usize {
 /// Whether a word may be printed as a metric's name in front of braces.
 pub(super) fn is_plain_name(name: &str) -> bool {
     let bytes = name.as_bytes();
-    bytes.first().is_some_and(|first| CLASSES[usize::from(*first)] & (LETTER | COLON) != 0)
+    bytes.first().is_some_and(|first| *first == b':' || CLASSES[usize::from(*first)] & LETTER != 0)
         && metric_word(bytes) == bytes.len()
         && meaning(name) == Word::Name
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::{Parser, signed_value};
 use crate::promql::Error;
 use crate::promql::cost;
-use crate::promql::lex::{Token, duration_seconds, number_value};
+use crate::promql::lex::{Token, number_value};
 use crate::promql::tree::{Id, Modifiers, Node, Op, Span, Subquery, Type};
 use crate::promql::words::Word;
 
@@ -132,7 +132,20 @@ impl<'a> Parser<'a, '_> {
     fn bracket_span(&mut self, positive: bool) -> Result<Span<'a>, Error> {
         self.lexer.skip_space();
         let start = self.lexer.at;
-        let span = self.duration_sum(0)?;
+        // Most lengths are a literal and nothing else.
+        let mut span = None;
+        if matches!(self.lexer.peek_byte(), Some(b'0'..=b'9')) {
+            let literal = self.duration_atom(0, false)?;
+            if matches!(self.lexer.peek_byte(), Some(b']' | b':')) {
+                span = Some(literal);
+            } else {
+                self.lexer.at = start;
+            }
+        }
+        let span = match span {
+            Some(span) => span,
+            None => self.duration_sum(0)?,
+        };
         if let Some(seconds) = span.seconds {
             if positive && seconds <= 0.0 {
                 return Err(self.lexer.error(start, "duration must be greater than 0"));
@@ -247,7 +260,7 @@ impl<'a> Parser<'a, '_> {
             Some(b'0'..=b'9' | b'.') => {
                 let token = self.lexer.number()?;
                 let text = &self.lexer.text[start..self.lexer.at];
-                let seconds = if token == Token::Duration { duration_seconds(text) } else { number_value(text) };
+                let seconds = if token == Token::Duration { Some(self.lexer.seconds) } else { number_value(text) };
                 Ok(Span { text: Cow::Borrowed(text), seconds, position: start })
             }
             Some(b'(') => {

@@ -18,7 +18,7 @@ impl<'a> Parser<'a, '_> {
         }
         let start = count(&self.tree.matchers);
         let mut selector = Selector { position, name, ..Selector::default() };
-        if self.lexer.head.token == Token::LeftBrace {
+        if matches!(self.lexer.head.token, Token::LeftBrace) {
             self.braces(&selector, start)?;
             self.advance()?;
         }
@@ -31,22 +31,22 @@ impl<'a> Parser<'a, '_> {
     fn braces(&mut self, selector: &Selector<'a>, start: u32) -> Result<(), Error> {
         let mut first = true;
         loop {
-            self.lexer.skip_space();
+            let byte = self.lexer.skip_space();
             let at = self.lexer.at;
-            match self.lexer.peek_byte() {
+            match byte {
                 Some(b'}') => {
                     self.lexer.at += 1;
                     return Ok(());
                 }
                 Some(b',') if !first => {
                     self.lexer.at += 1;
-                    self.lexer.skip_space();
-                    if self.lexer.peek_byte() == Some(b',') {
+                    let byte = self.lexer.skip_space();
+                    if byte == Some(b',') {
                         return Err(self
                             .lexer
                             .error(self.lexer.at, "unexpected \",\" in label matching, expected identifier or \"}\""));
                     }
-                    if self.lexer.peek_byte() == Some(b'}') {
+                    if byte == Some(b'}') {
                         continue;
                     }
                 }
@@ -76,6 +76,11 @@ impl<'a> Parser<'a, '_> {
         self.lexer.tokens += 3;
         if self.lexer.tokens > self.limits.tokens {
             return Err(Error::limit("limits.query_tokens", self.limits.tokens as u64, self.lexer.text, self.lexer.at));
+        }
+        if let Some((label, op, value)) = self.lexer.plain_matcher() {
+            let (label, value) = (Cow::Borrowed(label), Cow::Borrowed(value.as_bytes()));
+            self.tree.matchers.push(Matcher { label, op, value, implied: false });
+            return Ok(());
         }
         let at = self.lexer.at;
         let quoted = matches!(self.lexer.peek_byte(), Some(b'"' | b'\'' | b'`'));

@@ -4,6 +4,7 @@
 //! leaves nothing to interpret. What was printed is read back and compared before anybody may use it. Nothing here looks at
 //! regular expressions of a user beyond two harmless questions, and nothing here asks anybody anything.
 
+pub mod analysis;
 mod cost;
 mod functions;
 mod guard;

@@ -38,7 +38,7 @@ pub(super) fn steps(tree: &Tree<'_>, text: &str, limits: &Limits) -> Result<(), 
             }
             factor = factor.max(1.0);
         }
-        tree.below(node, |below: Id| outer[below as usize] = factor);
+        tree.below(node, |below: Id| outer[below] = factor);
     }
     Ok(())
 }

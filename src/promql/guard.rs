@@ -46,6 +46,12 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
     }
 }
 
+/// Whether another label than the default names a selector's owner.
+pub(super) fn has_own_label(tree: &Tree<'_>, selector: &Selector<'_>, labels: &Labels) -> bool {
+    let name = exact_name(selector.name, selector.matchers.of(&tree.matchers));
+    name.and_then(|name| labels.rule_of(name)).is_some_and(|rule| rule.label != labels.default)
+}
+
 /// The literal metric name of a selector. A name that is matched in any other way, or twice, is none.
 fn exact_name<'s>(name: Option<&'s str>, matchers: &'s [Matcher<'_>]) -> Option<&'s str> {
     let mut names = matchers.iter().filter(|matcher| matcher.label == "__name__");

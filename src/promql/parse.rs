@@ -595,7 +595,7 @@ impl<'a> Parser<'a, '_> {
 }
 
 /// The value of a printed number or duration with an optional sign.
-fn signed_value(text: &str) -> Option<f64> {
+pub(super) fn signed_value(text: &str) -> Option<f64> {
     let (sign, rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::functions::Function;
 
 /// An index into [`Tree::nodes`]. A node stands behind all that is below it.
-pub(super) type Id = u32;
+pub(super) type Id = usize;
 
 /// A run of one of the vectors of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -313,7 +313,7 @@ impl<'a> Tree<'a> {
     }
 
     pub(super) fn node(&self, id: Id) -> &Node<'a> {
-        &self.nodes[id as usize]
+        &self.nodes[id]
     }
 
     /// What a node evaluates to. Nodes that take it from below remember it.
@@ -350,7 +350,7 @@ impl<'a> Tree<'a> {
     /// Adds a node, all below which is there already.
     pub(super) fn add(&mut self, node: Node<'a>) -> Id {
         self.nodes.push(node);
-        count(&self.nodes) - 1
+        self.nodes.len() - 1
     }
 }
 

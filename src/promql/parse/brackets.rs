@@ -119,7 +119,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn modifiers(&mut self, id: Id) -> Option<&mut Modifiers<'a>> {
-        let modifiers = match &mut self.tree.nodes[id as usize] {
+        let modifiers = match &mut self.tree.nodes[id] {
             Node::Selector(selector) => &mut selector.modifiers,
             Node::Range { modifiers, .. } => modifiers,
             Node::Subquery(subquery) => &mut subquery.modifiers,

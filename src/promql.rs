@@ -4,6 +4,7 @@
 //! leaves nothing to interpret. What was printed is read back and compared before anybody may use it. Nothing here looks at
 //! regular expressions of a user beyond two harmless questions, and nothing here asks anybody anything.
 
+pub mod analysis;
 mod cost;
 mod functions;
 mod guard;
@@ -12,6 +13,7 @@ mod parse;
 mod print;
 mod regex;
 mod tree;
+mod words;
 
 use std::fmt;
 use std::sync::Arc;
@@ -132,7 +134,7 @@ impl Labels {
             std::iter::once(rule.label.as_str()).chain(rule.matchers.iter().map(|(label, _)| label.as_str()))
         });
         for name in names.chain([default]) {
-            if !functions::is_plain_label(name) || name == "__name__" {
+            if !words::is_plain_label(name) || name == "__name__" {
                 return Err(format!("{name:?} is no label name"));
             }
         }
@@ -154,8 +156,16 @@ impl Labels {
         &self.rules
     }
 
+    fn rule_index(&self, name: &str) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.metrics.iter().any(|pattern| pattern.covers(name)))
+    }
+
+    fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     fn rule_of(&self, name: &str) -> Option<&LabelRule> {
-        self.rules.iter().find(|rule| rule.metrics.iter().any(|pattern| pattern.covers(name)))
+        self.rule_index(name).map(|index| &self.rules[index])
     }
 }
 
@@ -203,7 +213,10 @@ pub enum ErrorKind {
 
 /// Why a query was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Fault>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
     kind: ErrorKind,
     position: usize,
     character: usize,
@@ -211,12 +224,14 @@ pub struct Error {
 }
 
 impl Error {
+    #[cold]
     pub(crate) fn new(kind: ErrorKind, text: &str, position: usize, message: impl Into<String>) -> Self {
         let position = position.min(text.len());
         let character = text.as_bytes()[..position].iter().filter(|byte| (**byte & 0xc0) != 0x80).count() + 1;
-        Self { kind, position, character, message: message.into() }
+        Self(Box::new(Fault { kind, position, character, message: message.into() }))
     }
 
+    #[cold]
     pub(crate) fn limit(name: &str, value: u64, text: &str, position: usize) -> Self {
         Self::new(ErrorKind::Limit, text, position, format!("the query goes beyond {name}, which is {value}"))
     }
@@ -224,19 +239,19 @@ impl Error {
     /// What kind.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The byte where it is, from 0.
     #[must_use]
     pub fn position(&self) -> usize {
-        self.position
+        self.0.position
     }
 
     /// The kind in a word of a closed set.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self.kind {
+        match self.0.kind {
             ErrorKind::Syntax => "syntax",
             ErrorKind::Type => "type",
             ErrorKind::Limit => "limit",
@@ -248,11 +263,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
+        let what = match self.0.kind {
             ErrorKind::Syntax | ErrorKind::Type => "invalid PromQL",
             ErrorKind::Limit | ErrorKind::Forbidden | ErrorKind::ReadBack => "PromQL refused",
         };
-        write!(f, "{what} at character {}: {}", self.character, self.message)
+        write!(f, "{what} at character {}: {}", self.0.character, self.0.message)
     }
 }
 
@@ -277,10 +292,8 @@ pub fn confine(
     limits: &Limits,
     features: Features,
 ) -> Result<Confined, Error> {
-    let (mut tree, root) = parse::parse(text, limits, features)?;
-    check_names(reach, text)?;
-    guard::apply(&mut tree, reach, labels);
-    write(&tree, root, text, reach, labels, limits, features)
+    let (tree, root) = parse::parse(text, limits, features)?;
+    write(tree, root, text, (reach, labels), limits, features)
 }
 
 /// Confines one `match[]`, which must be a selector and nothing else.
@@ -294,17 +307,15 @@ pub fn confine_selector(
     limits: &Limits,
     features: Features,
 ) -> Result<Confined, Error> {
-    let (mut tree, root) = parse::parse(text, limits, features)?;
-    match &tree.nodes[root] {
-        tree::Node::Selector(selector) if selector.modifiers.same(&tree::Modifiers::default()) => {}
+    let (tree, root) = parse::parse(text, limits, features)?;
+    match tree.node(root) {
+        tree::Node::Selector(selector) if selector.modifiers.is_none() => {}
         _ => {
             let message = "match[] must be a series selector and nothing else";
             return Err(Error::new(ErrorKind::Syntax, text, 0, message));
         }
     }
-    check_names(reach, text)?;
-    guard::apply(&mut tree, reach, labels);
-    write(&tree, root, text, reach, labels, limits, features)
+    write(tree, root, text, (reach, labels), limits, features)
 }
 
 /// The selector of everything within a reach; `None` when that is everything there is.
@@ -313,10 +324,13 @@ pub fn confined_selector_for(reach: &Reach, labels: &Labels) -> Option<Confined>
     if *reach == Reach::Everything {
         return None;
     }
-    let selector = tree::Selector::default();
-    let mut tree = tree::Tree { nodes: vec![tree::Node::Selector(selector)], selectors: 1 };
+    let mut tree = tree::Tree::default();
+    let root = tree.add(tree::Node::Selector(tree::Selector::default()));
     guard::apply(&mut tree, reach, labels);
-    Some(Confined { text: print::print(&tree, 0, 256), selectors: 1 })
+    // It is never too long; if it were, it would select nothing.
+    let text = print::print(&tree, root, (reach, labels), 256, usize::MAX)
+        .unwrap_or_else(|print::TooLong| format!("{{{0}=\"\",{0}!=\"\"}}", labels.default));
+    Some(Confined { text, selectors: 1 })
 }
 
 /// Several names become a plain alternation, which only Kubernetes names can be.
@@ -324,7 +338,7 @@ fn check_names(reach: &Reach, text: &str) -> Result<(), Error> {
     let Reach::Namespaces(names) = reach else { return Ok(()) };
     let good = match names.as_ref() {
         [one] => !one.is_empty(),
-        several => several.iter().all(|name| regex::plain_list(name.as_bytes()).is_some_and(|list| list.len() == 1)),
+        several => several.iter().all(|name| regex::is_plain_name(name.as_bytes())),
     };
     if good {
         return Ok(());
@@ -337,30 +351,31 @@ fn check_names(reach: &Reach, text: &str) -> Result<(), Error> {
     ))
 }
 
-/// Prints, reads back, compares.
+/// Guards, prints, reads back, compares.
 fn write(
-    tree: &tree::Tree<'_>,
+    mut tree: tree::Tree<'_>,
     root: tree::Id,
     text: &str,
-    reach: &Reach,
-    labels: &Labels,
+    (reach, labels): (&Reach, &Labels),
     limits: &Limits,
     features: Features,
 ) -> Result<Confined, Error> {
-    let printed = print::print(tree, root, text.len() + 48 * (tree.selectors + 1));
-    if printed.len() > limits.confined {
-        return Err(Error::limit("limits.confined_query", limits.confined as u64, text, 0));
-    }
+    check_names(reach, text)?;
+    guard::apply(&mut tree, reach, labels);
+    let names = if let Reach::Namespaces(names) = reach { names.iter().map(|name| name.len() + 1).sum() } else { 0 };
+    let capacity = text.len() + (text.len() >> 3) + tree.selectors.saturating_mul(labels.default.len() + 8 + names);
+    let printed = print::print(&tree, root, (reach, labels), capacity, limits.confined)
+        .map_err(|print::TooLong| Error::limit("limits.confined_query", limits.confined as u64, text, 0))?;
     let own = Limits {
         text: limits.confined,
-        depth: limits.depth,
         tokens: limits.tokens.saturating_add(tree.selectors.saturating_mul(8 + labels.rules.len() * 4)),
         ..*limits
     };
     let failed = |message: &str| Error::new(ErrorKind::ReadBack, text, 0, message);
-    let (again, again_root) =
-        parse::parse(&printed, &own, features).map_err(|error| failed(&format!("the confined text: {error}")))?;
-    if again.selectors != tree.selectors || !guard::same(tree, root, &again, again_root) {
+    let room = tree::Tree::with_capacity(tree.nodes.len(), tree.matchers.len() + 2 * tree.selectors);
+    let (again, again_root) = parse::parse_into(room, &printed, &own, features)
+        .map_err(|error| failed(&format!("the confined text: {error}")))?;
+    if again_root != root || !guard::same(&tree, &again, labels) {
         return Err(failed("the confined text does not read back as it was meant"));
     }
     if !guard::holds(&again, reach, labels) {

@@ -16,8 +16,25 @@ pub(super) struct Function {
 }
 
 pub(super) fn find(name: &str) -> Option<&'static Function> {
-    FUNCTIONS.binary_search_by(|function| function.name.cmp(name)).ok().map(|index| &FUNCTIONS[index])
+    let letter = name.as_bytes().first()?.wrapping_sub(b'a');
+    let (start, end) = *LETTERS.get(usize::from(letter))?;
+    FUNCTIONS[start..end].iter().find(|function| function.name == name)
 }
+
+/// Where the functions of each letter stand in the table.
+static LETTERS: [(usize, usize); 26] = {
+    let mut letters = [(0, 0); 26];
+    let mut at = 0;
+    while at < FUNCTIONS.len() {
+        let letter = (FUNCTIONS[at].name.as_bytes()[0] - b'a') as usize;
+        if letters[letter].1 == 0 {
+            letters[letter].0 = at;
+        }
+        at += 1;
+        letters[letter].1 = at;
+    }
+    letters
+};
 
 const fn plain(name: &'static str, arguments: &'static [Type], returns: Type) -> Function {
     Function { name, arguments, optional: 0, repeats: false, returns, experimental: false }
@@ -136,8 +153,9 @@ pub(super) struct Aggregation {
     pub(super) experimental: bool,
 }
 
-pub(super) fn aggregation(word: &str) -> Option<&'static Aggregation> {
-    AGGREGATIONS.iter().find(|aggregation| aggregation.word.eq_ignore_ascii_case(word))
+/// The aggregation that a word means.
+pub(super) fn aggregation(index: u8) -> &'static Aggregation {
+    &AGGREGATIONS[usize::from(index)]
 }
 
 const fn aggregate(word: &'static str, parameter: Option<Type>) -> Aggregation {
@@ -161,59 +179,6 @@ static AGGREGATIONS: &[Aggregation] = &[
     Aggregation { word: "limit_ratio", parameter: Some(Scalar), experimental: true },
 ];
 
-/// Words that mean something in some version of PromQL; a metric of such a name is printed as a matcher instead.
-const KEYWORDS: &[&str] = &[
-    "and",
-    "or",
-    "unless",
-    "atan2",
-    "offset",
-    "by",
-    "without",
-    "on",
-    "ignoring",
-    "group_left",
-    "group_right",
-    "bool",
-    "start",
-    "end",
-    "step",
-    "range",
-    "anchored",
-    "smoothed",
-    "fill",
-    "fill_left",
-    "fill_right",
-    "inf",
-    "nan",
-    "min_of",
-    "max_of",
-    "if",
-    "ifnot",
-    "default",
-    "keep_metric_names",
-    "limit",
-    "with",
-    "without",
-    "info",
-];
-
-/// Whether a word may be printed as a metric's name in front of braces.
-pub(super) fn is_plain_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
-        && aggregation(name).is_none()
-        && !KEYWORDS.iter().any(|word| word.eq_ignore_ascii_case(name))
-}
-
-/// Whether a word may be printed as a label's name without quotes.
-pub(super) fn is_plain_label(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +186,7 @@ mod tests {
     #[test]
     fn the_table_can_be_searched() {
         assert!(FUNCTIONS.is_sorted_by(|a, b| a.name < b.name));
+        assert!(FUNCTIONS.iter().all(|function| find(function.name).is_some_and(|found| found.name == function.name)));
         assert!(find("rate").is_some() && find("info").is_none() && find("RATE").is_none());
     }
 }

@@ -1,227 +1,309 @@
 //! The matchers that confine a selector, and the check that a printed query carries them.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
-use super::regex::plain_list;
-use super::tree::{Id, MatchOp, Matcher, Node, Selector, Tree};
+use super::regex::is_plain_name;
+use super::tree::{Guard, MatchOp, Matcher, Names, Node, Run, Selector, Tree, count};
 use super::{LabelRule, Labels, Reach};
 
-/// What a selector must begin with.
-type Guard<'a> = Vec<Matcher<'a>>;
-
-/// Puts the guard in front of every selector of the tree and takes out what it makes superfluous.
-pub(super) fn apply<'a>(tree: &mut Tree<'a>, reach: &'a Reach, labels: &'a Labels) {
+/// Gives every selector of the tree its guard and marks the matchers that it makes superfluous.
+pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
     if *reach == Reach::Everything {
         return;
     }
-    for node in &mut tree.nodes {
-        if let Node::Selector(selector) = node {
-            let (guard, narrowed) = guard_of(selector, reach, labels);
-            let label = label_of(selector, labels).0;
-            let users = std::mem::take(&mut selector.matchers);
-            // A literal on the label is part of the guard now, and what the guard says need not be said twice.
-            let implied = |matcher: &Matcher<'_>| {
-                narrowed && matcher.label == label && literals(matcher).is_some() || guard.contains(matcher)
+    let Tree { nodes, matchers, picked, .. } = tree;
+    for node in nodes {
+        let Node::Selector(selector) = node else { continue };
+        let own = &mut matchers[selector.matchers.start as usize..selector.matchers.end as usize];
+        let name = if labels.has_rules() { exact_name(selector.name, own) } else { None };
+        let index = name.and_then(|name| labels.rule_index(name));
+        let rule = index.map(|index| &labels.rules[index]);
+        let label = rule.map_or(labels.default.as_str(), |rule| rule.label.as_str());
+        let names = match reach {
+            Reach::Everything => Names::Everything,
+            Reach::AnyNamespace => Names::Any,
+            Reach::Namespaces(names) if names.is_empty() => Names::Nothing,
+            Reach::Namespaces(names) => pick(names, label, own, picked),
+        };
+        // What the guard says need not be said twice. A literal on the label has cut the names already.
+        for matcher in own {
+            let said = || match (names, matcher.op) {
+                (Names::Everything, _) => false,
+                (Names::Any, op) => op == MatchOp::NotEqual && matcher.value.is_empty(),
+                (Names::Nothing, MatchOp::NotEqual) => matcher.value.is_empty(),
+                (_, _) => literal(matcher),
             };
-            let kept: Vec<_> = users.into_iter().filter(|matcher| !implied(matcher)).collect();
-            selector.matchers = guard;
-            selector.matchers.extend(kept);
+            let where_said = || {
+                rule.is_some_and(|rule| {
+                    rule.matchers.iter().any(|(label, value)| {
+                        matcher.label == *label && matcher.op == MatchOp::Equal && *matcher.value == *value.as_bytes()
+                    })
+                })
+            };
+            matcher.implied = matcher.label == label && said() || where_said();
         }
+        selector.guard = Guard { names, rule: index.map(|index| u32::try_from(index).unwrap_or(u32::MAX)) };
     }
 }
 
-/// The label that names a selector's owner, and the rule that says so.
-fn label_of<'l>(selector: &Selector<'_>, labels: &'l Labels) -> (&'l str, Option<&'l LabelRule>) {
-    let rule = exact_name(selector).and_then(|name| labels.rule_of(name));
-    (rule.map_or(labels.default.as_str(), |rule| rule.label.as_str()), rule)
+/// Whether another label than the default names a selector's owner.
+pub(super) fn has_own_label(tree: &Tree<'_>, selector: &Selector<'_>, labels: &Labels) -> bool {
+    let name = exact_name(selector.name, selector.matchers.of(&tree.matchers));
+    name.and_then(|name| labels.rule_of(name)).is_some_and(|rule| rule.label != labels.default)
 }
 
 /// The literal metric name of a selector. A name that is matched in any other way, or twice, is none.
-fn exact_name<'s>(selector: &'s Selector<'_>) -> Option<&'s str> {
-    let mut names = selector.matchers.iter().filter(|matcher| matcher.label == "__name__");
-    match (selector.name, names.next(), names.next()) {
+fn exact_name<'s>(name: Option<&'s str>, matchers: &'s [Matcher<'_>]) -> Option<&'s str> {
+    let mut names = matchers.iter().filter(|matcher| matcher.label == "__name__");
+    match (name, names.next(), names.next()) {
         (Some(name), None, _) => Some(name),
         (None, Some(matcher), None) if matcher.op == MatchOp::Equal => std::str::from_utf8(&matcher.value).ok(),
         _ => None,
     }
 }
 
-/// The guard of one selector, and whether it is already cut by the selector's own literal matchers.
-fn guard_of<'a>(selector: &Selector<'a>, reach: &'a Reach, labels: &'a Labels) -> (Guard<'a>, bool) {
-    let (label, rule) = label_of(selector, labels);
-    let matcher = |op, value: Cow<'a, [u8]>| Matcher { label: Cow::Borrowed(label), op, value };
-    let mut guard = Vec::with_capacity(2);
-    let mut narrowed = false;
-    match reach {
-        Reach::Everything => return (guard, false),
-        Reach::AnyNamespace => guard.push(matcher(MatchOp::NotEqual, Cow::Borrowed(b""))),
-        Reach::Namespaces(names) => {
-            let mut own = selector.matchers.iter().filter(|found| found.label == label).filter_map(literals).peekable();
-            narrowed = own.peek().is_some();
-            let asked: Vec<Vec<&[u8]>> = own.collect();
-            let kept: Vec<&'a str> = names
-                .iter()
-                .map(AsRef::as_ref)
-                .filter(|name| asked.iter().all(|list| list.contains(&name.as_bytes())))
-                .collect();
-            match kept.as_slice() {
-                // No series can have a label that is at once empty and not empty.
-                [] => {
-                    guard.push(matcher(MatchOp::Equal, Cow::Borrowed(b"")));
-                    guard.push(matcher(MatchOp::NotEqual, Cow::Borrowed(b"")));
-                }
-                [one] => guard.push(matcher(MatchOp::Equal, Cow::Borrowed(one.as_bytes()))),
-                several => guard.push(matcher(MatchOp::Regex, Cow::Owned(several.join("|").into_bytes()))),
-            }
-        }
+/// Whether a matcher is a literal or a plain list of names.
+fn literal(matcher: &Matcher<'_>) -> bool {
+    match matcher.op {
+        MatchOp::Equal => true,
+        MatchOp::Regex => alternatives(&matcher.value).all(is_plain_name),
+        MatchOp::NotEqual | MatchOp::NotRegex => false,
     }
-    if let Some(rule) = rule {
-        for (label, value) in &rule.matchers {
-            guard.push(Matcher {
-                label: Cow::Borrowed(label),
-                op: MatchOp::Equal,
-                value: Cow::Borrowed(value.as_bytes()),
-            });
-        }
-    }
-    (guard, narrowed)
 }
 
-/// The values that a matcher lets pass, if it is a literal or a plain list of names.
-fn literals<'m>(matcher: &'m Matcher<'_>) -> Option<Vec<&'m [u8]>> {
-    match matcher.op {
-        MatchOp::Equal => Some(vec![matcher.value.as_ref()]),
-        MatchOp::Regex => plain_list(&matcher.value).map(|names| names.into_iter().map(str::as_bytes).collect()),
-        MatchOp::NotEqual | MatchOp::NotRegex => None,
+fn alternatives(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b'|')
+}
+
+fn place(names: &[Arc<str>], name: &[u8]) -> Option<u32> {
+    names.binary_search_by(|other| other.as_bytes().cmp(name)).ok().and_then(|index| u32::try_from(index).ok())
+}
+
+/// The names of the set that a selector's own literals leave.
+fn pick(names: &[Arc<str>], label: &str, own: &[Matcher<'_>], picked: &mut Vec<u32>) -> Names {
+    let start = picked.len();
+    let mut narrowed = false;
+    for matcher in own.iter().filter(|matcher| matcher.label == label && literal(matcher)) {
+        let before = picked.len();
+        if matcher.op == MatchOp::Equal {
+            picked.extend(place(names, &matcher.value));
+        } else {
+            picked.extend(alternatives(&matcher.value).filter_map(|name| place(names, name)));
+            picked[before..].sort_unstable();
+        }
+        if narrowed {
+            let these = picked.split_off(before);
+            let kept = picked.split_off(start);
+            picked.extend(kept.into_iter().filter(|place| these.binary_search(place).is_ok()));
+        } else if matcher.op == MatchOp::Regex {
+            // A list may name one twice.
+            let mut last = None;
+            let firsts = picked.split_off(start);
+            picked.extend(firsts.into_iter().filter(|place| last.replace(*place) != Some(*place)));
+        }
+        narrowed = true;
+    }
+    match (narrowed, picked.len() - start) {
+        (false, _) => Names::All,
+        (true, 0) => Names::Nothing,
+        (true, all) if all == names.len() => {
+            picked.truncate(start);
+            Names::All
+        }
+        (true, _) => Names::Some(Run { start: u32::try_from(start).unwrap_or(u32::MAX), end: count(picked) }),
+    }
+}
+
+/// A part of a guard as it is printed.
+pub(super) enum Part<'p> {
+    Matcher(&'p str, MatchOp, &'p [u8]),
+    /// The first of several names.
+    First(&'p str, &'p str),
+    Next(&'p str),
+    Close,
+}
+
+/// The parts of a selector's guard, in their order. Labels are plain: [`Labels`] takes no others.
+pub(super) fn parts<'p>(
+    tree: &Tree<'_>,
+    selector: &Selector<'_>,
+    reach: &'p Reach,
+    labels: &'p Labels,
+    each: &mut impl FnMut(Part<'p>),
+) {
+    let rule = selector.guard.rule.and_then(|index| labels.rules.get(index as usize));
+    let label = rule.map_or(labels.default.as_str(), |rule| rule.label.as_str());
+    let set: &[Arc<str>] = if let Reach::Namespaces(names) = reach { names } else { &[] };
+    let mut list = |names: &mut dyn Iterator<Item = &'p str>, several: bool| {
+        for (index, name) in names.enumerate() {
+            each(match (several, index) {
+                (false, _) => Part::Matcher(label, MatchOp::Equal, name.as_bytes()),
+                (true, 0) => Part::First(label, name),
+                (true, _) => Part::Next(name),
+            });
+        }
+        if several {
+            each(Part::Close);
+        }
+    };
+    match selector.guard.names {
+        Names::Everything => return,
+        Names::Any => each(Part::Matcher(label, MatchOp::NotEqual, b"")),
+        // No series can have a label that is at once empty and not empty.
+        Names::Nothing => {
+            each(Part::Matcher(label, MatchOp::Equal, b""));
+            each(Part::Matcher(label, MatchOp::NotEqual, b""));
+        }
+        Names::All => list(&mut set.iter().map(AsRef::as_ref), set.len() > 1),
+        Names::Some(run) => {
+            let places = run.of(&tree.picked);
+            list(&mut places.iter().map(|place| set[*place as usize].as_ref()), places.len() > 1);
+        }
+    }
+    for (label, value) in rule.iter().flat_map(|rule| &rule.matchers) {
+        each(Part::Matcher(label, MatchOp::Equal, value.as_bytes()));
     }
 }
 
 /// Whether every selector of a tree that was read back begins with a guard that stays within the reach. Written apart from
 /// [`apply`]: it asks what the text lets through, not what we meant to write.
 pub(super) fn holds(tree: &Tree<'_>, reach: &Reach, labels: &Labels) -> bool {
+    // Most selectors carry the same list, which needs to be looked through once.
+    let mut known: Option<&[u8]> = None;
     tree.nodes.iter().all(|node| {
         let Node::Selector(selector) = node else { return true };
-        let (label, rule) = label_of(selector, labels);
+        let matchers = selector.matchers.of(&tree.matchers);
+        let name = if labels.has_rules() { exact_name(selector.name, matchers) } else { None };
+        let rule = name.and_then(|name| labels.rule_of(name));
+        let label = rule.map_or(labels.default.as_str(), |rule| rule.label.as_str());
+        let Some(first) = matchers.first() else { return *reach == Reach::Everything };
         let owner = match reach {
             Reach::Everything => return true,
-            Reach::AnyNamespace => selector
-                .matchers
-                .first()
-                .is_some_and(|first| first.label == label && first.op == MatchOp::NotEqual && first.value.is_empty()),
-            Reach::Namespaces(names) => selector.matchers.first().is_some_and(|first| {
-                let within = |value: &&[u8]| names.iter().any(|name| name.as_bytes() == *value);
-                let nothing = first.value.is_empty()
-                    && first.op == MatchOp::Equal
-                    && selector.matchers.get(1).is_some_and(|second| {
-                        second.label == label && second.op == MatchOp::NotEqual && second.value.is_empty()
-                    });
-                first.label == label
-                    && (nothing
-                        || literals(first).is_some_and(|values| !values.is_empty() && values.iter().all(within)))
-            }),
+            Reach::AnyNamespace => first.op == MatchOp::NotEqual && first.value.is_empty(),
+            Reach::Namespaces(names) => {
+                let nothing = || {
+                    first.value.is_empty()
+                        && first.op == MatchOp::Equal
+                        && matchers.get(1).is_some_and(|second| {
+                            second.label == label && second.op == MatchOp::NotEqual && second.value.is_empty()
+                        })
+                };
+                match first.op {
+                    MatchOp::Equal => place(names, &first.value).is_some() || nothing(),
+                    MatchOp::Regex if known == Some(&*first.value) => true,
+                    MatchOp::Regex => {
+                        let good =
+                            alternatives(&first.value).all(|name| is_plain_name(name) && place(names, name).is_some());
+                        known = good.then_some(&*first.value);
+                        good
+                    }
+                    MatchOp::NotEqual | MatchOp::NotRegex => false,
+                }
+            }
         };
-        owner
-            && rule.is_none_or(|rule| {
-                rule.matchers.iter().all(|(label, value)| {
-                    selector.matchers.iter().any(|matcher| {
-                        matcher.label == *label && matcher.op == MatchOp::Equal && *matcher.value == *value.as_bytes()
-                    })
-                })
-            })
+        owner && first.label == label && rule.is_none_or(|rule| carries(rule, matchers))
     })
 }
 
-/// Whether two trees say the same.
-pub(super) fn same(left: &Tree<'_>, left_id: Id, right: &Tree<'_>, right_id: Id) -> bool {
-    let same_ids = |a: Id, b: Id| same(left, a, right, b);
-    match (&left.nodes[left_id], &right.nodes[right_id]) {
-        (Node::Number(a), Node::Number(b)) => a == b,
-        (Node::Text(a), Node::Text(b)) => a == b,
-        (Node::Selector(a), Node::Selector(b)) => same_selector(a, b) && a.modifiers.same(&b.modifiers),
-        (
-            Node::Range { selector: a, range: range_a, modifiers: modifiers_a },
-            Node::Range { selector: b, range: range_b, modifiers: modifiers_b },
-        ) => same_ids(*a, *b) && range_a.text == range_b.text && modifiers_a.same(modifiers_b),
-        (
-            Node::Subquery { inner: a, range: range_a, step: step_a, modifiers: modifiers_a },
-            Node::Subquery { inner: b, range: range_b, step: step_b, modifiers: modifiers_b },
-        ) => {
-            same_ids(*a, *b)
-                && range_a.text == range_b.text
-                && step_a.as_ref().map(|step| &step.text) == step_b.as_ref().map(|step| &step.text)
-                && modifiers_a.same(modifiers_b)
-        }
-        (Node::Call { function: f, arguments: a }, Node::Call { function: g, arguments: b }) => {
-            f.name == g.name && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_ids(*a, *b))
-        }
-        (
-            Node::Aggregate { word: word_a, grouping: grouping_a, parameter: parameter_a, inner: a },
-            Node::Aggregate { word: word_b, grouping: grouping_b, parameter: parameter_b, inner: b },
-        ) => {
-            let groupings = match (grouping_a, grouping_b) {
-                (None, None) => true,
-                (Some(a), Some(b)) => a.without == b.without && a.labels == b.labels,
-                _ => false,
-            };
-            let parameters = match (parameter_a, parameter_b) {
-                (None, None) => true,
-                (Some(a), Some(b)) => same_ids(*a, *b),
-                _ => false,
-            };
-            word_a == word_b && groupings && parameters && same_ids(*a, *b)
-        }
-        (Node::Unary { minus: minus_a, inner: a }, Node::Unary { minus: minus_b, inner: b }) => {
-            minus_a == minus_b && same_ids(*a, *b)
-        }
-        (Node::Binary(a), Node::Binary(b)) => {
-            let matchings = match (&a.matching, &b.matching) {
-                (None, None) => true,
-                (Some(a), Some(b)) => {
-                    let groups = match (&a.group, &b.group) {
-                        (None, None) => true,
-                        (Some(a), Some(b)) => a.left == b.left && a.include == b.include,
-                        _ => false,
-                    };
-                    a.on == b.on && a.labels == b.labels && groups
-                }
-                _ => false,
-            };
-            a.op == b.op
-                && a.bool == b.bool
-                && a.fill == b.fill
-                && matchings
-                && same_ids(a.left, b.left)
-                && same_ids(a.right, b.right)
-        }
-        (Node::Paren(a), Node::Paren(b)) => same_ids(*a, *b),
-        (
-            Node::Number(_)
-            | Node::Text(_)
-            | Node::Selector(_)
-            | Node::Range { .. }
-            | Node::Subquery { .. }
-            | Node::Call { .. }
-            | Node::Aggregate { .. }
-            | Node::Unary { .. }
-            | Node::Binary(_)
-            | Node::Paren(_),
-            _,
-        ) => false,
-    }
+fn carries(rule: &LabelRule, matchers: &[Matcher<'_>]) -> bool {
+    rule.matchers.iter().all(|(label, value)| {
+        matchers.iter().any(|matcher| {
+            matcher.label == *label && matcher.op == MatchOp::Equal && *matcher.value == *value.as_bytes()
+        })
+    })
 }
 
-/// A name may stand before the braces or in them.
-fn same_selector(a: &Selector<'_>, b: &Selector<'_>) -> bool {
-    if a.name == b.name {
-        return a.matchers == b.matchers;
-    }
-    match (a.name, b.name, b.matchers.split_last()) {
-        (Some(name), None, Some((last, rest))) => {
-            last.label == "__name__"
-                && last.op == MatchOp::Equal
-                && *last.value == *name.as_bytes()
-                && rest == a.matchers
+/// Whether a text that was read back says what the tree says that it was printed from, with nothing before or between but
+/// guards. Both trees were made bottom-up, left to right, so the same expression has the same vectors.
+pub(super) fn same(meant: &Tree<'_>, read: &Tree<'_>, labels: &Labels) -> bool {
+    // A grouping may have stood behind what it groups, so lists of labels have their own order.
+    let lists = |a: Run, b: Run| a.of(&meant.labels) == b.of(&read.labels);
+    meant.selectors == read.selectors
+        && meant.nodes.len() == read.nodes.len()
+        && meant.arguments == read.arguments
+        && meant.nodes.iter().zip(&read.nodes).all(|(a, b)| match (a, b) {
+            (Node::Selector(a), Node::Selector(b)) => {
+                a.modifiers == b.modifiers && same_selector(meant, a, read, b, labels)
+            }
+            (Node::Number(a), Node::Number(b)) => a == b,
+            (Node::Text(a), Node::Text(b)) => a == b,
+            (
+                Node::Range { selector: a, range: range_a, modifiers: modifiers_a },
+                Node::Range { selector: b, range: range_b, modifiers: modifiers_b },
+            ) => a == b && range_a == range_b && modifiers_a == modifiers_b,
+            (Node::Subquery(a), Node::Subquery(b)) => a == b,
+            (Node::Call { function: f, arguments: a }, Node::Call { function: g, arguments: b }) => {
+                std::ptr::eq(*f, *g) && a == b
+            }
+            (
+                Node::Aggregate { word: word_a, grouping: grouping_a, parameter: parameter_a, inner: a },
+                Node::Aggregate { word: word_b, grouping: grouping_b, parameter: parameter_b, inner: b },
+            ) => {
+                let groupings = match (grouping_a, grouping_b) {
+                    (None, None) => true,
+                    (Some(a), Some(b)) => a.without == b.without && lists(a.labels, b.labels),
+                    _ => false,
+                };
+                word_a == word_b && groupings && parameter_a == parameter_b && a == b
+            }
+            (
+                Node::Unary { minus: minus_a, inner: a, kind: kind_a },
+                Node::Unary { minus: minus_b, inner: b, kind: kind_b },
+            ) => minus_a == minus_b && a == b && kind_a == kind_b,
+            (Node::Binary(a), Node::Binary(b)) => {
+                let matchings = match (&a.matching, &b.matching) {
+                    (None, None) => true,
+                    (Some(a), Some(b)) => {
+                        let groups = match (&a.group, &b.group) {
+                            (None, None) => true,
+                            (Some(a), Some(b)) => a.left == b.left && lists(a.include, b.include),
+                            _ => false,
+                        };
+                        a.on == b.on && lists(a.labels, b.labels) && groups
+                    }
+                    _ => false,
+                };
+                (a.op, a.bool, a.left, a.right, a.kind) == (b.op, b.bool, b.left, b.right, b.kind)
+                    && a.fill == b.fill
+                    && matchings
+            }
+            (Node::Paren { inner: a, kind: kind_a }, Node::Paren { inner: b, kind: kind_b }) => {
+                a == b && kind_a == kind_b
+            }
+            (
+                Node::Number(_)
+                | Node::Text(_)
+                | Node::Selector(_)
+                | Node::Range { .. }
+                | Node::Subquery(_)
+                | Node::Call { .. }
+                | Node::Aggregate { .. }
+                | Node::Unary { .. }
+                | Node::Binary(_)
+                | Node::Paren { .. },
+                _,
+            ) => false,
+        })
+}
+
+/// The matchers that were meant, behind the guard. A name may stand before the braces or in them.
+fn same_selector(meant: &Tree<'_>, a: &Selector<'_>, read: &Tree<'_>, b: &Selector<'_>, labels: &Labels) -> bool {
+    let guard =
+        match a.guard.names {
+            Names::Everything => 0,
+            Names::Any | Names::All | Names::Some(_) => 1,
+            Names::Nothing => 2,
+        } + a.guard.rule.and_then(|index| labels.rules.get(index as usize)).map_or(0, |rule| rule.matchers.len());
+    let Some(own) = b.matchers.of(&read.matchers).get(guard..) else { return false };
+    let own = match (a.name, b.name, own.split_last()) {
+        (a, b, _) if a == b => own,
+        (Some(name), None, Some((last, own)))
+            if last.label == "__name__" && last.op == MatchOp::Equal && *last.value == *name.as_bytes() =>
+        {
+            own
         }
-        _ => false,
-    }
+        _ => return false,
+    };
+    let wanted = a.matchers.of(&meant.matchers).iter().filter(|matcher| !matcher.implied);
+    wanted.eq(own)
 }

@@ -1,7 +1,10 @@
 //! Bytes become tokens. PromQL's lexer is modal: inside braces and brackets other rules hold, so those two read their own
 //! bytes through [`Lexer`]'s small steps and come back.
 
+use std::borrow::Cow;
+
 use super::tree::{MatchOp, Op};
+use super::words::{self, Word};
 use super::{Error, ErrorKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +18,14 @@ pub(super) enum Token {
     At,
     Assign,
     Op(Op),
-    /// A quoted string, quotes included.
-    Text,
+    /// A quoted string, quotes included, and whether it has escapes.
+    Text {
+        escaped: bool,
+    },
     Number,
     Duration,
-    /// A word without a colon, keywords too.
-    Word,
+    /// A word without a colon, and what it means.
+    Word(Word),
     /// A word with a colon.
     MetricWord,
 }
@@ -32,9 +37,37 @@ pub(super) struct Lexeme {
     pub(super) end: usize,
 }
 
+impl Lexeme {
+    /// What stands before a text.
+    pub(super) const NONE: Self = Self { token: Token::End, start: 0, end: 0 };
+}
+
+/// A token that is a sign, by its first byte; those of two bytes are looked at apart.
+const fn sign(byte: u8) -> Option<Token> {
+    Some(match byte {
+        b'(' => Token::LeftParen,
+        b')' => Token::RightParen,
+        b'{' => Token::LeftBrace,
+        b'[' => Token::LeftBracket,
+        b',' => Token::Comma,
+        b'@' => Token::At,
+        b'+' => Token::Op(Op::Add),
+        b'-' => Token::Op(Op::Sub),
+        b'*' => Token::Op(Op::Mul),
+        b'/' => Token::Op(Op::Div),
+        b'%' => Token::Op(Op::Mod),
+        b'^' => Token::Op(Op::Pow),
+        _ => return None,
+    })
+}
+
 pub(super) struct Lexer<'a> {
     pub(super) text: &'a str,
+    /// The token that was read and not yet used.
+    pub(super) head: Lexeme,
     pub(super) at: usize,
+    /// The seconds of the last duration.
+    pub(super) seconds: f64,
     pub(super) tokens: usize,
     pub(super) most_tokens: usize,
 }
@@ -64,9 +97,13 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// Skips white space and comments.
-    pub(super) fn skip_space(&mut self) {
-        while let Some(byte) = self.peek_byte() {
+    /// Skips white space and comments; gives the byte behind them.
+    pub(super) fn skip_space(&mut self) -> Option<u8> {
+        loop {
+            let byte = self.peek_byte()?;
+            if byte > b'#' {
+                return Some(byte);
+            }
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
                 b'#' => {
@@ -74,17 +111,30 @@ impl<'a> Lexer<'a> {
                     let end = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
                     self.at = end.map_or(self.text.len(), |end| self.at + end);
                 }
-                _ => return,
+                _ => return Some(byte),
             }
         }
     }
 
-    /// The next token outside braces and brackets.
-    pub(super) fn next(&mut self) -> Result<Lexeme, Error> {
-        self.skip_space();
+    /// Reads the next token outside braces and brackets.
+    pub(super) fn next(&mut self) -> Result<(), Error> {
+        let byte = self.skip_space();
         self.count()?;
         let start = self.at;
-        let Some(byte) = self.peek_byte() else { return Ok(Lexeme { token: Token::End, start, end: start }) };
+        let Some(byte) = byte else {
+            self.head = Lexeme { token: Token::End, start, end: start };
+            return Ok(());
+        };
+        if words::begins_name(byte) {
+            let token = self.word();
+            self.head = Lexeme { token, start, end: self.at };
+            return Ok(());
+        }
+        if let Some(token) = sign(byte) {
+            self.at += 1;
+            self.head = Lexeme { token, start, end: self.at };
+            return Ok(());
+        }
         let one = |lexer: &mut Self, token| {
             lexer.at += 1;
             token
@@ -95,18 +145,7 @@ impl<'a> Lexer<'a> {
         };
         let next = self.byte_at(1);
         let token = match byte {
-            b'(' => one(self, Token::LeftParen),
-            b')' => one(self, Token::RightParen),
-            b'{' => one(self, Token::LeftBrace),
-            b'[' => one(self, Token::LeftBracket),
-            b',' => one(self, Token::Comma),
-            b'@' => one(self, Token::At),
-            b'+' => one(self, Token::Op(Op::Add)),
-            b'-' => one(self, Token::Op(Op::Sub)),
-            b'*' => one(self, Token::Op(Op::Mul)),
-            b'/' => one(self, Token::Op(Op::Div)),
-            b'%' => one(self, Token::Op(Op::Mod)),
-            b'^' => one(self, Token::Op(Op::Pow)),
+            b':' => self.word(),
             b'=' if next == Some(b'=') => two(self, Token::Op(Op::Eq)),
             b'=' if next == Some(b'~') => return Err(self.error(start + 1, "unexpected character after \"=\": '~'")),
             b'=' => one(self, Token::Assign),
@@ -119,15 +158,15 @@ impl<'a> Lexer<'a> {
             b'>' if next == Some(b'/') => two(self, Token::Op(Op::TrimLower)),
             b'>' => one(self, Token::Op(Op::Gt)),
             b'"' | b'\'' | b'`' => {
-                self.string()?;
-                Token::Text
+                let escaped = self.string()?;
+                Token::Text { escaped }
             }
             b'0'..=b'9' => self.number()?,
             b'.' if next.is_some_and(|b| b.is_ascii_digit()) => self.number()?,
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' | b':' => self.word(),
             _ => return Err(self.unexpected(start, "")),
         };
-        Ok(Lexeme { token, start, end: self.at })
+        self.head = Lexeme { token, start, end: self.at };
+        Ok(())
     }
 
     pub(super) fn unexpected(&self, at: usize, place: &str) -> Error {
@@ -138,21 +177,22 @@ impl<'a> Lexer<'a> {
     }
 
     fn word(&mut self) -> Token {
-        let rest = &self.text.as_bytes()[self.at..];
-        let end = rest.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b':')));
-        let word = &rest[..end.unwrap_or(rest.len())];
-        self.at += word.len();
-        if word.contains(&b':') { Token::MetricWord } else { Token::Word }
+        let start = self.at;
+        let bytes = &self.text.as_bytes()[start..];
+        let short = words::label_word(bytes);
+        let length = short + words::metric_word(&bytes[short..]);
+        self.at += length;
+        if length == short { Token::Word(words::meaning(&self.text[start..self.at])) } else { Token::MetricWord }
     }
 
     /// A word inside braces or brackets: no colon belongs to it.
     pub(super) fn narrow_word(&mut self) -> Option<&'a str> {
         let rest = &self.text[self.at..];
-        let first = rest.bytes().next()?;
+        let first = *rest.as_bytes().first()?;
         if !(first.is_ascii_alphabetic() || first == b'_') {
             return None;
         }
-        let end = rest.bytes().position(|b| !(b.is_ascii_alphanumeric() || b == b'_')).unwrap_or(rest.len());
+        let end = words::label_word(rest.as_bytes());
         self.at += end;
         Some(&rest[..end])
     }
@@ -162,8 +202,21 @@ impl<'a> Lexer<'a> {
         self.count()?;
         let start = self.at;
         let rest = &self.text.as_bytes()[start..];
-        let mut end =
-            rest.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'))).unwrap_or(rest.len());
+        // Most are a few digits, with a unit or without.
+        let whole = words::digits(rest);
+        if (1..=15).contains(&whole) {
+            let unit = rest.get(whole).and_then(|byte| unit_seconds(*byte));
+            let length = whole + usize::from(unit.is_some());
+            if !rest.get(length).is_some_and(|byte| words::in_number(*byte)) {
+                self.at = start + length;
+                let Some(unit) = unit else { return Ok(Token::Number) };
+                self.seconds = integer(&rest[..whole]) * unit;
+                if self.seconds < LONGEST {
+                    return Ok(Token::Duration);
+                }
+            }
+        }
+        let mut end = words::number_word(rest);
         // A sign belongs to the number only behind a decimal exponent.
         let hexadecimal = rest.len() > 1 && rest[0] == b'0' && matches!(rest[1], b'x' | b'X');
         if !hexadecimal
@@ -173,48 +226,78 @@ impl<'a> Lexer<'a> {
             && matches!(rest.get(end), Some(b'+' | b'-'))
         {
             end += 1;
-            end += rest[end..]
-                .iter()
-                .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_')))
-                .unwrap_or(rest.len() - end);
+            end += words::number_word(&rest[end..]);
         }
         let word = &self.text[start..start + end];
         self.at = start + end;
-        if number_value(word).is_some() {
+        if plain_number(word) {
             return Ok(Token::Number);
         }
-        if duration_seconds(word).is_some() {
+        if let Some(seconds) = duration_seconds(word) {
+            self.seconds = seconds;
             return Ok(Token::Duration);
+        }
+        if number_value(word).is_some() {
+            return Ok(Token::Number);
         }
         Err(self.error(start, format!("bad number or duration syntax: {:?}", short(word))))
     }
 
-    /// A quoted string; the cursor stands on its quote and ends behind the closing one.
-    pub(super) fn string(&mut self) -> Result<(), Error> {
+    /// A quoted string; the cursor stands on its quote and ends behind the closing one. Whether it has escapes.
+    pub(super) fn string(&mut self) -> Result<bool, Error> {
         let start = self.at;
         let bytes = self.text.as_bytes();
         let quote = bytes[start];
-        let mut at = start + 1;
+        let raw = quote == b'`';
+        let (mut at, mut escaped) = (start + 1, false);
         loop {
+            if quote == b'"' {
+                at += words::printed(bytes.get(at..).unwrap_or_default());
+            }
             match bytes.get(at) {
                 None => {
-                    return Err(self.error(
-                        start,
-                        if quote == b'`' { "unterminated raw string" } else { "unterminated quoted string" },
-                    ));
+                    let message = if raw { "unterminated raw string" } else { "unterminated quoted string" };
+                    return Err(self.error(start, message));
                 }
-                Some(b'\n') if quote != b'`' => return Err(self.error(start, "unterminated quoted string")),
-                Some(b'\\') if quote != b'`' => at += 2,
+                Some(b'\n') if !raw => return Err(self.error(start, "unterminated quoted string")),
+                Some(b'\\') if !raw => {
+                    escaped = true;
+                    at += 2;
+                }
                 Some(byte) if *byte == quote => break,
                 Some(_) => at += 1,
             }
         }
-        // An escape may have jumped over the end, or into a character.
-        if at >= bytes.len() || !self.text.is_char_boundary(at + 1) {
+        // An escape may have jumped into a character.
+        if !self.text.is_char_boundary(at + 1) {
             return Err(self.error(start, "escape sequence not terminated"));
         }
         self.at = at + 1;
-        Ok(())
+        Ok(escaped)
+    }
+
+    /// A matcher as it is usually spelt, `label="value"` without spaces and escapes; nothing is read of any other.
+    pub(super) fn plain_matcher(&mut self) -> Option<(&'a str, MatchOp, &'a str)> {
+        let text = &self.text[self.at..];
+        let bytes = text.as_bytes();
+        if !words::begins_name(*bytes.first()?) {
+            return None;
+        }
+        let label = words::label_word(bytes);
+        let (op, length) = match bytes.get(label..)? {
+            [b'=', b'"', ..] => (MatchOp::Equal, 2),
+            [b'=', b'~', b'"', ..] => (MatchOp::Regex, 3),
+            [b'!', b'=', b'"', ..] => (MatchOp::NotEqual, 3),
+            [b'!', b'~', b'"', ..] => (MatchOp::NotRegex, 3),
+            _ => return None,
+        };
+        let start = label + length;
+        let end = start + words::printed(&bytes[start..]);
+        if bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at += end + 1;
+        Some((&text[..label], op, &text[start..end]))
     }
 
     /// The operator between a label and its value.
@@ -235,12 +318,21 @@ fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
+/// The UTF-8 that a quoted string stands for.
+pub(super) fn unquote_text(lexeme: &str, escaped: bool) -> Result<Cow<'_, str>, String> {
+    let invalid = "invalid label name";
+    match unquote(lexeme, escaped)? {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| invalid.to_owned()),
+        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| invalid.to_owned()),
+    }
+}
+
 /// The bytes that a quoted string stands for. `lexeme` has its quotes.
-pub(super) fn unquote(lexeme: &str) -> Result<Vec<u8>, String> {
+pub(super) fn unquote(lexeme: &str, escaped: bool) -> Result<Cow<'_, [u8]>, String> {
     let quote = lexeme.as_bytes()[0];
     let inner = &lexeme[1..lexeme.len() - 1];
-    if quote == b'`' {
-        return Ok(inner.as_bytes().to_vec());
+    if !escaped {
+        return Ok(Cow::Borrowed(inner.as_bytes()));
     }
     let mut out = Vec::with_capacity(inner.len());
     let mut rest = inner;
@@ -288,7 +380,7 @@ pub(super) fn unquote(lexeme: &str) -> Result<Vec<u8>, String> {
         rest = &rest[length..];
     }
     out.extend_from_slice(rest.as_bytes());
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 fn push_code(out: &mut Vec<u8>, byte: bool, value: u32) -> Result<(), String> {
@@ -299,6 +391,16 @@ fn push_code(out: &mut Vec<u8>, byte: bool, value: u32) -> Result<(), String> {
         out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     }
     Ok(())
+}
+
+/// Whether a word is a number of the usual kind, such as `5` and `0.95`: no more needs to be known to copy it.
+fn plain_number(word: &str) -> bool {
+    let bytes = word.as_bytes();
+    let whole = words::digits(bytes);
+    let rest = &bytes[whole..];
+    bytes.len() < 300
+        && whole > 0
+        && (rest.is_empty() || rest[0] == b'.' && words::digits(&rest[1..]) == rest.len() - 1)
 }
 
 /// The value of a number in Go's syntax, if it is one and is finite.
@@ -318,7 +420,8 @@ pub(super) fn number_value(word: &str) -> Option<f64> {
             }
         }
     }
-    let plain: String = digits.chars().filter(|c| *c != '_').collect();
+    let plain: Cow<'_, str> =
+        if digits.contains('_') { Cow::Owned(digits.replace('_', "")) } else { Cow::Borrowed(digits) };
     if hexadecimal {
         let fits = !plain.is_empty() && plain.len() <= 16 && plain.bytes().all(|b| b.is_ascii_hexdigit());
         #[allow(clippy::cast_precision_loss, reason = "a number of the query is a float anyway")]
@@ -331,7 +434,34 @@ pub(super) fn number_value(word: &str) -> Option<f64> {
     if !plain.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-')) {
         return None;
     }
+    // As in Go, a leading zero makes octal digits of what can be such.
+    if plain.len() > 1 && first == b'0' && plain.bytes().all(|b| matches!(b, b'0'..=b'7')) {
+        #[allow(clippy::cast_precision_loss, reason = "a number of the query is a float anyway")]
+        return i64::from_str_radix(&plain, 8).map_or_else(|_| plain.parse().ok(), |value| Some(value as f64));
+    }
     plain.parse::<f64>().ok().filter(|value| value.is_finite())
+}
+
+/// Prometheus counts durations in nanoseconds of 63 bits.
+const LONGEST: f64 = 9.2e9;
+
+/// The seconds of a unit of one letter.
+const fn unit_seconds(unit: u8) -> Option<f64> {
+    Some(match unit {
+        b's' => 1.0,
+        b'm' => 60.0,
+        b'h' => 3600.0,
+        b'd' => 86_400.0,
+        b'w' => 604_800.0,
+        b'y' => 31_536_000.0,
+        _ => return None,
+    })
+}
+
+/// The value of at most 18 digits.
+#[allow(clippy::cast_precision_loss, reason = "a length of time is a float anyway")]
+fn integer(digits: &[u8]) -> f64 {
+    digits.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')) as f64
 }
 
 /// The seconds of a duration such as `1h30m`: units in falling order, each once.
@@ -341,8 +471,11 @@ pub(super) fn duration_seconds(word: &str) -> Option<f64> {
         return None;
     }
     while !rest.is_empty() {
-        let digits = rest.bytes().position(|b| !b.is_ascii_digit()).filter(|end| (1..=18).contains(end))?;
-        let number: f64 = rest[..digits].parse().ok()?;
+        let digits = words::digits(rest.as_bytes());
+        if !(1..=18).contains(&digits) || digits == rest.len() {
+            return None;
+        }
+        let number = integer(&rest.as_bytes()[..digits]);
         rest = &rest[digits..];
         let (length, order, seconds) = match rest.as_bytes() {
             [b'm', b's', ..] => (2, 1, 0.001),
@@ -360,6 +493,5 @@ pub(super) fn duration_seconds(word: &str) -> Option<f64> {
         (last, rest) = (order, &rest[length..]);
         total += number * seconds;
     }
-    // Prometheus counts in nanoseconds of 63 bits.
-    (total < 9.2e9).then_some(total)
+    (total < LONGEST).then_some(total)
 }

@@ -9,60 +9,71 @@ mod selector;
 use std::borrow::Cow;
 
 use super::functions::{self, aggregation};
-use super::lex::{Lexeme, Lexer, Token, number_value, unquote};
-use super::tree::{Binary, Fill, Group, Grouping, Id, Matching, Node, Op, Tree, Type, UNARY};
+use super::lex::{Lexeme, Lexer, Token, number_value, unquote, unquote_text};
+use super::tree::{Arguments, Binary, Fill, Group, Grouping, Id, Matching, Node, Op, Run, Tree, Type, UNARY, count};
+use super::words::Word;
 use super::{Error, ErrorKind, Features, Limits};
 
 /// Parses a whole query.
 pub(super) fn parse<'a>(text: &'a str, limits: &Limits, features: Features) -> Result<(Tree<'a>, Id), Error> {
+    // A guess that suits most queries; a large one grows.
+    let tree = Tree::with_capacity((text.len() / 14).clamp(4, 32), (text.len() / 24).clamp(2, 64));
+    parse_into(tree, text, limits, features)
+}
+
+/// Parses a whole query into an empty tree, whose vectors may have room already.
+pub(super) fn parse_into<'a>(
+    tree: Tree<'a>,
+    text: &'a str,
+    limits: &Limits,
+    features: Features,
+) -> Result<(Tree<'a>, Id), Error> {
     if text.len() > limits.text {
         return Err(Error::limit("limits.query_text", limits.text as u64, "", 0));
     }
-    if let Some(at) = text.find('\u{fffd}') {
+    let replaced = |at: &usize| text.as_bytes()[*at..].starts_with("\u{fffd}".as_bytes());
+    if let Some(at) = memchr::memchr_iter(0xef, text.as_bytes()).find(replaced) {
         return Err(Error::new(ErrorKind::Syntax, text, at, "invalid UTF-8 rune"));
     }
-    let lexer = Lexer { text, at: 0, tokens: 0, most_tokens: limits.tokens };
-    let head = Lexeme { token: Token::End, start: 0, end: 0 };
-    let mut parser = Parser { lexer, head, tree: Tree::default(), limits, features, operators: 0 };
+    let lexer = Lexer { text, head: Lexeme::NONE, at: 0, seconds: 0.0, tokens: 0, most_tokens: limits.tokens };
+    let mut parser = Parser { lexer, tree, limits, features, operators: 0, given: Vec::new() };
     parser.advance()?;
-    if parser.head.token == Token::End {
+    if matches!(parser.lexer.head.token, Token::End) {
         return Err(parser.error_here("no expression found in input"));
     }
     let root = parser.expression(1, 0)?;
-    if parser.head.token != Token::End {
+    if !matches!(parser.lexer.head.token, Token::End) {
         return Err(parser.unexpected(""));
     }
-    super::cost::check(&parser.tree, root, text, limits)?;
+    super::cost::steps(&parser.tree, text, limits)?;
     Ok((parser.tree, root))
 }
 
 struct Parser<'a, 'l> {
     lexer: Lexer<'a>,
-    /// The token that was read and not yet used.
-    head: Lexeme,
     tree: Tree<'a>,
     limits: &'l Limits,
     features: Features,
     operators: usize,
+    /// The arguments of the calls that are being read, with their positions.
+    given: Vec<(Id, usize)>,
 }
 
 impl<'a> Parser<'a, '_> {
-    fn advance(&mut self) -> Result<Lexeme, Error> {
-        let before = self.head;
-        self.head = self.lexer.next()?;
-        Ok(before)
+    fn advance(&mut self) -> Result<(), Error> {
+        self.lexer.next()
     }
 
     fn head_text(&self) -> &'a str {
-        self.lexer.slice(self.head)
+        self.lexer.slice(self.lexer.head)
     }
 
-    fn head_is(&self, word: &str) -> bool {
-        self.head.token == Token::Word && self.head_text().eq_ignore_ascii_case(word)
+    fn head_is(&self, word: Word) -> bool {
+        matches!(self.lexer.head.token, Token::Word(found) if found == word)
     }
 
     fn error_here(&self, message: impl Into<String>) -> Error {
-        self.lexer.error(self.head.start, message)
+        self.lexer.error(self.lexer.head.start, message)
     }
 
     fn type_error(&self, position: usize, message: impl Into<String>) -> Error {
@@ -70,11 +81,11 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn unexpected(&self, place: &str) -> Error {
-        let what = match self.head.token {
+        let what = match self.lexer.head.token {
             Token::End => "end of input".to_owned(),
-            Token::Word | Token::MetricWord => format!("identifier {:?}", short(self.head_text())),
+            Token::Word(_) | Token::MetricWord => format!("identifier {:?}", short(self.head_text())),
             Token::Number | Token::Duration => format!("number {:?}", short(self.head_text())),
-            Token::Text => format!("string {}", short(self.head_text())),
+            Token::Text { .. } => format!("string {}", short(self.head_text())),
             Token::Op(op) => format!("<op:{}>", op.text()),
             _ => format!("{:?}", self.head_text()),
         };
@@ -82,8 +93,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn add(&mut self, node: Node<'a>) -> Id {
-        self.tree.nodes.push(node);
-        self.tree.nodes.len() - 1
+        self.tree.add(node)
     }
 
     fn experimental(&self, what: &str, position: usize) -> Result<(), Error> {
@@ -100,43 +110,46 @@ impl<'a> Parser<'a, '_> {
 
     fn deeper(&self, depth: usize) -> Result<usize, Error> {
         if depth >= self.limits.depth {
-            return Err(Error::limit("limits.query_depth", self.limits.depth as u64, self.lexer.text, self.head.start));
+            return Err(Error::limit(
+                "limits.query_depth",
+                self.limits.depth as u64,
+                self.lexer.text,
+                self.lexer.head.start,
+            ));
         }
         Ok(depth + 1)
     }
 
     fn expression(&mut self, least: u8, depth: usize) -> Result<Id, Error> {
         let depth = self.deeper(depth)?;
-        let start = self.head.start;
+        let start = self.lexer.head.start;
         let mut left = self.unary(depth)?;
         while let Some(op) = self.operator().filter(|op| op.precedence() >= least) {
             self.operators += 1;
             if self.operators > self.limits.binary_operators {
                 let most = self.limits.binary_operators as u64;
-                return Err(Error::limit("limits.query_operators", most, self.lexer.text, self.head.start));
+                return Err(Error::limit("limits.query_operators", most, self.lexer.text, self.lexer.head.start));
             }
-            let at = self.advance()?.start;
+            let at = self.lexer.head.start;
+            self.advance()?;
             left = self.binary(op, at, start, left, depth)?;
         }
         Ok(left)
     }
 
     fn operator(&self) -> Option<Op> {
-        match self.head.token {
+        match self.lexer.head.token {
             Token::Op(op) => Some(op),
-            Token::Word => {
-                let word = self.head_text();
-                [("or", Op::Or), ("and", Op::And), ("unless", Op::Unless), ("atan2", Op::Atan2)]
-                    .into_iter()
-                    .find(|(text, _)| text.eq_ignore_ascii_case(word))
-                    .map(|(_, op)| op)
-            }
+            Token::Word(Word::Or) => Some(Op::Or),
+            Token::Word(Word::And) => Some(Op::And),
+            Token::Word(Word::Unless) => Some(Op::Unless),
+            Token::Word(Word::Atan2) => Some(Op::Atan2),
             _ => None,
         }
     }
 
     fn binary(&mut self, op: Op, at: usize, start: usize, left: Id, depth: usize) -> Result<Id, Error> {
-        let bool = self.head_is("bool");
+        let bool = self.head_is(Word::Bool);
         if bool {
             self.advance()?;
         }
@@ -164,41 +177,55 @@ impl<'a> Parser<'a, '_> {
             return Err(self.type_error(start, message));
         }
         if let Some(matching) = &matching {
-            if !vectors && !matching.labels.is_empty() {
+            if !vectors && matching.labels.start < matching.labels.end {
                 return Err(self.type_error(start, "vector matching only allowed between instant vectors"));
             }
             if op.is_set() && matching.group.is_some() {
                 return Err(self.type_error(start, format!("no grouping allowed for {:?} operation", op.text())));
             }
-            if let (true, Some(group)) = (matching.on, &matching.group) {
-                for label in &matching.labels {
-                    if group.include.contains(label) {
-                        let message = format!("label {label:?} must not occur in ON and GROUP clause at once");
-                        return Err(self.type_error(start, message));
-                    }
-                }
+            if let (true, Some(group)) = (matching.on, &matching.group)
+                && let Some(label) = self.shared_label(matching.labels, group.include)
+            {
+                let message = format!("label {:?} must not occur in ON and GROUP clause at once", short(label));
+                return Err(self.type_error(start, message));
             }
         }
-        if fill != Fill::default() && (op.is_set() || !vectors) {
+        if fill.is_some() && (op.is_set() || !vectors) {
             return Err(self.type_error(
                 start,
                 "filling in missing series is only allowed between instant vectors and not for set operators",
             ));
         }
-        Ok(self.add(Node::Binary(Box::new(Binary { op, bool, matching, fill, left, right }))))
+        let kind = if left_kind == Type::Scalar && right_kind == Type::Scalar { Type::Scalar } else { Type::Vector };
+        Ok(self.add(Node::Binary(Binary { op, bool, matching, fill, left, right, kind })))
     }
 
-    fn matching(&mut self) -> Result<Option<Matching<'a>>, Error> {
-        let on = self.head_is("on");
-        if !on && !self.head_is("ignoring") {
+    /// A label that stands in both lists.
+    fn shared_label(&self, on: Run, include: Run) -> Option<&str> {
+        let (on, include) = (on.of(&self.tree.labels), include.of(&self.tree.labels));
+        if include.is_empty() {
+            return None;
+        }
+        let mut sorted: Vec<&str> = include.iter().map(AsRef::as_ref).collect();
+        sorted.sort_unstable();
+        on.iter().map(AsRef::as_ref).find(|label| sorted.binary_search(label).is_ok())
+    }
+
+    fn matching(&mut self) -> Result<Option<Matching>, Error> {
+        let on = self.head_is(Word::On);
+        if !on && !self.head_is(Word::Ignoring) {
             return Ok(None);
         }
         self.advance()?;
         let labels = self.labels(if on { "on" } else { "ignoring" })?;
-        let left = self.head_is("group_left");
-        let group = if left || self.head_is("group_right") {
+        let left = self.head_is(Word::GroupLeft);
+        let group = if left || self.head_is(Word::GroupRight) {
             self.advance()?;
-            let include = if self.head.token == Token::LeftParen { self.labels("group")? } else { Vec::new() };
+            let include = if matches!(self.lexer.head.token, Token::LeftParen) {
+                self.labels(if left { "group_left" } else { "group_right" })?
+            } else {
+                Run { start: count(&self.tree.labels), end: count(&self.tree.labels) }
+            };
             Some(Group { left, include })
         } else {
             None
@@ -207,33 +234,31 @@ impl<'a> Parser<'a, '_> {
     }
 
     /// `fill (1)`, or `fill_left (1)` and `fill_right (2)` in either order.
-    fn fill(&mut self) -> Result<Fill<'a>, Error> {
-        let mut fill = Fill::default();
-        while self.head.token == Token::Word {
-            let word = self.head_text();
-            let slot = if word.eq_ignore_ascii_case("fill") {
-                0
-            } else if word.eq_ignore_ascii_case("fill_left") {
-                1
-            } else if word.eq_ignore_ascii_case("fill_right") {
-                2
-            } else {
-                break;
+    fn fill(&mut self) -> Result<Option<Box<Fill<'a>>>, Error> {
+        let mut fill: Option<Box<Fill<'a>>> = None;
+        loop {
+            let slot = match self.lexer.head.token {
+                Token::Word(Word::Fill) => 0,
+                Token::Word(Word::FillLeft) => 1,
+                Token::Word(Word::FillRight) => 2,
+                _ => break,
             };
             // A metric may be called so: only a parenthesis makes it a modifier.
-            let mut ahead = Lexer { text: self.lexer.text, at: self.lexer.at, tokens: 0, most_tokens: 1 };
+            let mut ahead = Lexer { tokens: 0, most_tokens: 1, ..self.lexer };
             ahead.skip_space();
             if ahead.peek_byte() != Some(b'(') {
                 break;
             }
-            self.experimental("fill", self.head.start)?;
-            let at = self.advance()?.start;
+            self.experimental("fill", self.lexer.head.start)?;
+            let at = self.lexer.head.start;
+            self.advance()?;
             self.advance()?;
             let value = self.signed_number("fill")?;
-            if self.head.token != Token::RightParen {
+            if !matches!(self.lexer.head.token, Token::RightParen) {
                 return Err(self.unexpected(" in fill modifier, expected \")\""));
             }
             self.advance()?;
+            let fill = fill.get_or_insert_default();
             let target = match slot {
                 0 => &mut fill.both,
                 1 => &mut fill.left,
@@ -249,8 +274,8 @@ impl<'a> Parser<'a, '_> {
 
     /// A number or duration with an optional sign, as it will be printed.
     fn signed_number(&mut self, place: &str) -> Result<Cow<'a, str>, Error> {
-        let start = self.head.start;
-        let sign = match self.head.token {
+        let start = self.lexer.head.start;
+        let sign = match self.lexer.head.token {
             Token::Op(op @ (Op::Add | Op::Sub)) => {
                 self.advance()?;
                 Some(op)
@@ -260,7 +285,8 @@ impl<'a> Parser<'a, '_> {
         if !self.head_is_number() {
             return Err(self.unexpected(&format!(" in {place}, expected number")));
         }
-        let number = self.advance()?;
+        let number = self.lexer.head;
+        self.advance()?;
         let text = &self.lexer.text[number.start..number.end];
         Ok(match sign {
             None => Cow::Borrowed(text),
@@ -270,60 +296,58 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn head_is_number(&self) -> bool {
-        match self.head.token {
-            Token::Number | Token::Duration => true,
-            Token::Word => is_named_number(self.head_text()),
-            _ => false,
-        }
+        matches!(self.lexer.head.token, Token::Number | Token::Duration | Token::Word(Word::Number))
     }
 
     fn unary(&mut self, depth: usize) -> Result<Id, Error> {
-        let Token::Op(op @ (Op::Add | Op::Sub)) = self.head.token else { return self.postfix(depth) };
-        let at = self.advance()?.start;
+        let Token::Op(op @ (Op::Add | Op::Sub)) = self.lexer.head.token else { return self.postfix(depth) };
+        let at = self.lexer.head.start;
+        self.advance()?;
         let inner = self.expression(UNARY, depth)?;
-        if !matches!(self.tree.kind(inner), Type::Scalar | Type::Vector) {
+        let kind = self.tree.kind(inner);
+        if !matches!(kind, Type::Scalar | Type::Vector) {
             return Err(
                 self.type_error(at, "unary expression only allowed on expressions of type scalar or instant vector")
             );
         }
-        Ok(self.add(Node::Unary { minus: op == Op::Sub, inner }))
+        Ok(self.add(Node::Unary { minus: op == Op::Sub, inner, kind }))
     }
 
     /// A primary expression and what is hung behind it: ranges, `offset`, `@`.
     fn postfix(&mut self, depth: usize) -> Result<Id, Error> {
-        let start = self.head.start;
+        let start = self.lexer.head.start;
         let mut id = self.primary(depth)?;
         let mut levels = depth;
         loop {
-            if self.head.token == Token::LeftBracket {
-                levels = self.deeper(levels)?;
-                id = self.range(id, start)?;
-            } else if self.head_is("offset") {
-                self.offset(id, start)?;
-            } else if self.head.token == Token::At {
-                self.at(id, start)?;
-            } else if (self.head_is("anchored") || self.head_is("smoothed")) && self.takes_edge(id) {
-                self.edge(id)?;
-            } else {
-                return Ok(id);
+            match self.lexer.head.token {
+                Token::LeftBracket => {
+                    levels = self.deeper(levels)?;
+                    id = self.range(id, start)?;
+                }
+                Token::Word(Word::Offset) => self.offset(id, start)?,
+                Token::At => self.at(id, start)?,
+                Token::Word(Word::Anchored | Word::Smoothed) if self.takes_edge(id) => self.edge(id)?,
+                _ => return Ok(id),
             }
         }
     }
 
     fn primary(&mut self, depth: usize) -> Result<Id, Error> {
-        let head = self.head;
+        let head = self.lexer.head;
         match head.token {
             Token::LeftParen => {
                 self.advance()?;
-                if self.head.token == Token::End {
+                if matches!(self.lexer.head.token, Token::End) {
                     return Err(self.error_here("unclosed left parenthesis"));
                 }
                 let inner = self.expression(1, depth)?;
                 self.close()?;
-                Ok(self.add(Node::Paren(inner)))
+                let kind = self.tree.kind(inner);
+                Ok(self.add(Node::Paren { inner, kind }))
             }
-            Token::Text => {
-                let value = unquote(self.head_text()).map_err(|message| self.lexer.error(head.start, message))?;
+            Token::Text { escaped } => {
+                let value =
+                    unquote(self.head_text(), escaped).map_err(|message| self.lexer.error(head.start, message))?;
                 self.advance()?;
                 Ok(self.add(Node::Text(value)))
             }
@@ -336,40 +360,41 @@ impl<'a> Parser<'a, '_> {
                 self.advance()?;
                 self.selector(Some(self.lexer.slice(head)), head.start)
             }
-            Token::Word => self.word(depth),
+            Token::Word(meaning) => self.word(meaning, depth),
             Token::RightParen => Err(self.error_here("unexpected right parenthesis ')'")),
             _ => Err(self.unexpected("")),
         }
     }
 
-    fn word(&mut self, depth: usize) -> Result<Id, Error> {
-        let head = self.advance()?;
+    fn word(&mut self, meaning: Word, depth: usize) -> Result<Id, Error> {
+        let head = self.lexer.head;
+        self.advance()?;
         let word = self.lexer.slice(head);
-        if is_named_number(word) && !matches!(self.head.token, Token::LeftBrace | Token::LeftParen) {
-            return Ok(self.add(Node::Number(word)));
-        }
-        if let Some(aggregation) = aggregation(word) {
-            let modified = self.head_is("by") || self.head_is("without");
-            if self.head.token == Token::LeftParen || modified {
-                if aggregation.experimental {
-                    self.experimental(aggregation.word, head.start)?;
-                }
-                return self.aggregate(aggregation, head.start, depth);
+        match meaning {
+            Word::Number if !matches!(self.lexer.head.token, Token::LeftBrace | Token::LeftParen) => {
+                return Ok(self.add(Node::Number(word)));
             }
-        } else if self.head.token == Token::LeftParen {
-            return self.call(word, head.start, depth);
-        }
-        if ["bool", "on", "ignoring", "group_left", "group_right", "atan2"]
-            .iter()
-            .any(|keyword| keyword.eq_ignore_ascii_case(word))
-        {
-            return Err(self.lexer.error(head.start, format!("unexpected <{}>", word.to_ascii_lowercase())));
+            Word::Aggregation(index) => {
+                let modified = self.head_is(Word::By) || self.head_is(Word::Without);
+                if matches!(self.lexer.head.token, Token::LeftParen) || modified {
+                    let aggregation = aggregation(index);
+                    if aggregation.experimental {
+                        self.experimental(aggregation.word, head.start)?;
+                    }
+                    return self.aggregate(aggregation, head.start, depth);
+                }
+            }
+            _ if matches!(self.lexer.head.token, Token::LeftParen) => return self.call(word, head.start, depth),
+            Word::Bool | Word::On | Word::Ignoring | Word::GroupLeft | Word::GroupRight | Word::Atan2 => {
+                return Err(self.lexer.error(head.start, format!("unexpected <{}>", word.to_ascii_lowercase())));
+            }
+            _ => {}
         }
         self.selector(Some(word), head.start)
     }
 
     fn close(&mut self) -> Result<(), Error> {
-        match self.head.token {
+        match self.lexer.head.token {
             Token::RightParen => {
                 self.advance()?;
                 Ok(())
@@ -379,26 +404,35 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
-    /// The arguments of a call; the head is the opening parenthesis. Positions come along for errors.
-    fn arguments(&mut self, depth: usize) -> Result<(Vec<Id>, Vec<usize>), Error> {
+    /// The arguments of a call, with their positions: one alone is given back, of others all are pushed on `given`. The
+    /// head is the opening parenthesis.
+    fn arguments(&mut self, depth: usize) -> Result<Option<(Id, usize)>, Error> {
         self.advance()?;
-        let (mut ids, mut positions) = (Vec::new(), Vec::new());
-        if self.head.token == Token::RightParen {
+        if matches!(self.lexer.head.token, Token::RightParen) {
             self.advance()?;
-            return Ok((ids, positions));
+            return Ok(None);
         }
+        let mut alone = true;
         loop {
-            if self.head.token == Token::End {
+            if matches!(self.lexer.head.token, Token::End) {
                 return Err(self.error_here("unclosed left parenthesis"));
             }
-            positions.push(self.head.start);
-            ids.push(self.expression(1, depth)?);
-            if self.head.token != Token::Comma {
+            let position = self.lexer.head.start;
+            let id = self.expression(1, depth)?;
+            let last = !matches!(self.lexer.head.token, Token::Comma);
+            if last && alone {
                 self.close()?;
-                return Ok((ids, positions));
+                return Ok(Some((id, position)));
             }
-            let comma = self.advance()?;
-            if self.head.token == Token::RightParen {
+            alone = false;
+            self.given.push((id, position));
+            if last {
+                self.close()?;
+                return Ok(None);
+            }
+            let comma = self.lexer.head;
+            self.advance()?;
+            if matches!(self.lexer.head.token, Token::RightParen) {
                 return Err(self.lexer.error(comma.start, "trailing commas not allowed in function call args"));
             }
         }
@@ -409,12 +443,11 @@ impl<'a> Parser<'a, '_> {
             let message = "info() reads series that no matcher of the query can confine and is not available here";
             return Err(Error::new(ErrorKind::Forbidden, self.lexer.text, at, message));
         }
-        let spelt = if self.features.experimental { word.to_ascii_lowercase() } else { word.to_owned() };
         let known = functions::find(word).or_else(|| {
             // These are keywords, and keywords have no case.
-            ["start", "end", "step", "range", "min_of", "max_of"]
-                .contains(&spelt.as_str())
-                .then(|| functions::find(&spelt))?
+            let keywords = ["start", "end", "step", "range", "min_of", "max_of"];
+            let keyword = keywords.into_iter().find(|keyword| keyword.eq_ignore_ascii_case(word));
+            keyword.filter(|_| self.features.experimental).and_then(functions::find)
         });
         let Some(function) = known else {
             return Err(self.lexer.error(at, format!("unknown function with name {:?}", short(word))));
@@ -422,9 +455,11 @@ impl<'a> Parser<'a, '_> {
         if function.experimental {
             self.experimental(&format!("function {:?}", function.name), at)?;
         }
-        let (arguments, positions) = self.arguments(depth)?;
+        let mark = self.given.len();
+        let one = self.arguments(depth)?;
+        let list = one.as_ref().map_or(&self.given[mark..], std::slice::from_ref);
         let (most, least) = (function.arguments.len(), function.arguments.len() - function.optional);
-        let given = arguments.len();
+        let given = list.len();
         let wrong = |expected: String| {
             self.type_error(at, format!("expected {expected} argument(s) in call to {:?}, got {given}", function.name))
         };
@@ -438,9 +473,9 @@ impl<'a> Parser<'a, '_> {
         if given > most && !function.repeats {
             return Err(wrong(if function.optional > 0 { format!("at most {most}") } else { most.to_string() }));
         }
-        for (index, (argument, position)) in arguments.iter().zip(positions).enumerate() {
+        for (index, (argument, position)) in list.iter().copied().enumerate() {
             let Some(expected) = function.arguments.get(index).or(function.arguments.last()) else { break };
-            let kind = self.tree.kind(*argument);
+            let kind = self.tree.kind(argument);
             if kind != *expected {
                 let message = format!(
                     "expected type {} in call to function {:?}, got {}",
@@ -451,6 +486,13 @@ impl<'a> Parser<'a, '_> {
                 return Err(self.type_error(position, message));
             }
         }
+        let arguments = if let Some((id, _)) = one {
+            Arguments::One(id)
+        } else {
+            let start = count(&self.tree.arguments);
+            self.tree.arguments.extend(self.given.drain(mark..).map(|(id, _)| id));
+            Arguments::Many(Run { start, end: count(&self.tree.arguments) })
+        };
         Ok(self.add(Node::Call { function, arguments }))
     }
 
@@ -461,45 +503,48 @@ impl<'a> Parser<'a, '_> {
         depth: usize,
     ) -> Result<Id, Error> {
         let mut grouping = self.grouping()?;
-        if self.head.token != Token::LeftParen {
+        if !matches!(self.lexer.head.token, Token::LeftParen) {
             return Err(self.unexpected(" in aggregation, expected \"(\""));
         }
-        let (mut arguments, positions) = self.arguments(depth)?;
+        let mark = self.given.len();
+        let one = self.arguments(depth)?;
         if grouping.is_none() {
             grouping = self.grouping()?;
         }
         let expected = 1 + usize::from(aggregation.parameter.is_some());
-        if arguments.is_empty() {
+        let given = usize::from(one.is_some()) + self.given.len() - mark;
+        if given == 0 {
             return Err(self.type_error(at, "no arguments for aggregate expression provided"));
         }
-        if arguments.len() != expected {
-            let given = arguments.len();
+        if given != expected {
             let message = format!(
                 "wrong number of arguments for aggregate expression provided, expected {expected}, got {given}"
             );
             return Err(self.type_error(at, message));
         }
-        let inner = arguments.pop().unwrap_or_default();
-        let parameter = arguments.pop();
-        if let (Some(expected), Some(parameter)) = (aggregation.parameter, parameter) {
-            let kind = self.tree.kind(parameter);
+        let (inner, inner_at) = one.or_else(|| self.given.pop()).unwrap_or_default();
+        let mut parameter = None;
+        if let Some(expected) = aggregation.parameter {
+            let (id, position) = self.given.pop().unwrap_or_default();
+            let kind = self.tree.kind(id);
             if kind != expected {
                 let message =
                     format!("expected type {} in aggregation parameter, got {}", expected.words(), kind.words());
-                return Err(self.type_error(positions.first().copied().unwrap_or(at), message));
+                return Err(self.type_error(position, message));
             }
+            parameter = Some(id);
         }
         let kind = self.tree.kind(inner);
         if kind != Type::Vector {
             let message = format!("expected type instant vector in aggregation expression, got {}", kind.words());
-            return Err(self.type_error(positions.last().copied().unwrap_or(at), message));
+            return Err(self.type_error(inner_at, message));
         }
         Ok(self.add(Node::Aggregate { word: aggregation.word, grouping, parameter, inner }))
     }
 
-    fn grouping(&mut self) -> Result<Option<Grouping<'a>>, Error> {
-        let without = self.head_is("without");
-        if !without && !self.head_is("by") {
+    fn grouping(&mut self) -> Result<Option<Grouping>, Error> {
+        let without = self.head_is(Word::Without);
+        if !without && !self.head_is(Word::By) {
             return Ok(None);
         }
         self.advance()?;
@@ -507,45 +552,46 @@ impl<'a> Parser<'a, '_> {
     }
 
     /// A list of labels in parentheses; a comma may stand behind the last.
-    fn labels(&mut self, clause: &str) -> Result<Vec<Cow<'a, str>>, Error> {
-        let place = |expected: &str| format!(" in {clause}(...) clause, expected {expected}");
-        if self.head.token != Token::LeftParen {
-            return Err(self.unexpected(&place("\"(\"")));
+    fn labels(&mut self, clause: &str) -> Result<Run, Error> {
+        let start = count(&self.tree.labels);
+        if !matches!(self.lexer.head.token, Token::LeftParen) {
+            return Err(self.unexpected_in(clause, "\"(\""));
         }
         self.advance()?;
-        let mut labels = Vec::new();
         loop {
-            match self.head.token {
+            let label = match self.lexer.head.token {
                 Token::RightParen => break,
-                Token::Word | Token::MetricWord => labels.push(Cow::Borrowed(self.head_text())),
-                Token::Text => {
-                    let value = unquote(self.head_text()).map_err(|message| self.error_here(message))?;
-                    let label = String::from_utf8(value).ok().filter(|label| !label.is_empty());
-                    labels.push(Cow::Owned(label.ok_or_else(|| self.error_here("invalid label name"))?));
+                Token::Word(_) | Token::MetricWord => Cow::Borrowed(self.head_text()),
+                Token::Text { escaped } => {
+                    let label = unquote_text(self.head_text(), escaped).map_err(|message| self.error_here(message))?;
+                    if label.is_empty() {
+                        return Err(self.error_here("invalid label name"));
+                    }
+                    label
                 }
-                _ => return Err(self.unexpected(&place("label name"))),
-            }
+                _ => return Err(self.unexpected_in(clause, "label name")),
+            };
+            self.tree.labels.push(label);
             self.advance()?;
-            if self.head.token != Token::Comma {
+            if !matches!(self.lexer.head.token, Token::Comma) {
                 break;
             }
             self.advance()?;
         }
-        if self.head.token != Token::RightParen {
-            return Err(self.unexpected(&place("\",\" or \")\"")));
+        if !matches!(self.lexer.head.token, Token::RightParen) {
+            return Err(self.unexpected_in(clause, "\",\" or \")\""));
         }
         self.advance()?;
-        Ok(labels)
+        Ok(Run { start, end: count(&self.tree.labels) })
+    }
+
+    fn unexpected_in(&self, clause: &str, expected: &str) -> Error {
+        self.unexpected(&format!(" in {clause}(...) clause, expected {expected}"))
     }
 }
 
-/// `Inf` and `NaN` in any case.
-fn is_named_number(word: &str) -> bool {
-    word.eq_ignore_ascii_case("inf") || word.eq_ignore_ascii_case("nan")
-}
-
 /// The value of a printed number or duration with an optional sign.
-fn signed_value(text: &str) -> Option<f64> {
+pub(super) fn signed_value(text: &str) -> Option<f64> {
     let (sign, rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),

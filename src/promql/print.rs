@@ -5,181 +5,257 @@
 
 use std::fmt::Write as _;
 
-use super::functions::{is_plain_label, is_plain_name};
-use super::tree::{Binary, Id, Modifiers, Node, Selector, Tree};
+use super::guard::{self, Part};
+use super::tree::{Binary, Id, Modifiers, Node, Run, Selector, Tree};
+use super::words::{self, is_plain_label, is_plain_name};
+use super::{Labels, Reach};
 
-pub(super) fn print(tree: &Tree<'_>, root: Id, capacity: usize) -> String {
-    let mut out = String::with_capacity(capacity);
-    node(&mut out, tree, root);
-    out
+/// The text was to become longer than it may.
+#[derive(Debug)]
+pub(super) struct TooLong;
+
+/// Prints a tree with the guards of its selectors, at most so many bytes and one guard.
+pub(super) fn print(
+    tree: &Tree<'_>,
+    root: Id,
+    (reach, labels): (&Reach, &Labels),
+    capacity: usize,
+    most: usize,
+) -> Result<String, TooLong> {
+    let mut printer =
+        Printer { out: String::with_capacity(capacity.min(most)), tree, reach, labels, most, spine: Vec::new() };
+    printer.node(root)?;
+    if printer.out.len() > most { Err(TooLong) } else { Ok(printer.out) }
 }
 
-fn node(out: &mut String, tree: &Tree<'_>, id: Id) {
-    match &tree.nodes[id] {
-        Node::Number(text) => out.push_str(text),
-        Node::Text(value) => quoted(out, value),
-        Node::Selector(found) => {
-            selector(out, found);
-            modifiers(out, &found.modifiers);
+struct Printer<'p, 'a> {
+    out: String,
+    tree: &'p Tree<'a>,
+    reach: &'p Reach,
+    labels: &'p Labels,
+    most: usize,
+    /// The operators whose left side is being printed.
+    spine: Vec<&'p Binary<'a>>,
+}
+
+impl<'p, 'a> Printer<'p, 'a> {
+    /// Long chains of operators hang to the left: they are followed without recursion.
+    fn node(&mut self, mut id: Id) -> Result<(), TooLong> {
+        let tree = self.tree;
+        let mark = self.spine.len();
+        while let Node::Binary(binary) = tree.node(id) {
+            self.spine.push(binary);
+            id = binary.left;
         }
-        Node::Range { selector: id, range, modifiers: found } => {
-            if let Node::Selector(found) = &tree.nodes[*id] {
-                selector(out, found);
+        self.operand(id)?;
+        while self.spine.len() > mark
+            && let Some(binary) = self.spine.pop()
+        {
+            self.operator(binary);
+            self.node(binary.right)?;
+        }
+        Ok(())
+    }
+
+    fn operand(&mut self, id: Id) -> Result<(), TooLong> {
+        let tree = self.tree;
+        match tree.node(id) {
+            Node::Number(text) => self.out.push_str(text),
+            Node::Text(value) => quoted(&mut self.out, value),
+            Node::Selector(found) => {
+                self.selector(found)?;
+                self.modifiers(found.modifiers.as_deref(), false);
             }
-            out.push('[');
-            out.push_str(&range.text);
-            out.push(']');
-            modifiers(out, found);
-        }
-        Node::Subquery { inner, range, step, modifiers: found } => {
-            node(out, tree, *inner);
-            out.push('[');
-            out.push_str(&range.text);
-            out.push(':');
-            if let Some(step) = step {
-                out.push_str(&step.text);
-            }
-            out.push(']');
-            modifiers(out, found);
-        }
-        Node::Call { function, arguments } => {
-            out.push_str(function.name);
-            out.push('(');
-            for (index, argument) in arguments.iter().enumerate() {
-                if index > 0 {
-                    out.push_str(", ");
+            Node::Range { selector, range, modifiers } => {
+                if let Node::Selector(found) = tree.node(*selector) {
+                    self.selector(found)?;
                 }
-                node(out, tree, *argument);
+                self.out.push('[');
+                self.out.push_str(&range.text);
+                self.out.push(']');
+                self.modifiers(modifiers.as_deref(), true);
             }
-            out.push(')');
+            Node::Subquery(subquery) => {
+                self.node(subquery.inner)?;
+                self.out.push('[');
+                self.out.push_str(&subquery.range.text);
+                self.out.push(':');
+                if let Some(step) = &subquery.step {
+                    self.out.push_str(&step.text);
+                }
+                self.out.push(']');
+                self.modifiers(subquery.modifiers.as_deref(), true);
+            }
+            Node::Call { function, arguments } => {
+                self.out.push_str(function.name);
+                self.out.push('(');
+                for (index, argument) in tree.arguments(arguments).iter().enumerate() {
+                    if index > 0 {
+                        self.out.push_str(", ");
+                    }
+                    self.node(*argument)?;
+                }
+                self.out.push(')');
+            }
+            Node::Aggregate { word, grouping, parameter, inner } => {
+                self.out.push_str(word);
+                if let Some(grouping) = grouping {
+                    self.out.push_str(if grouping.without { " without " } else { " by " });
+                    self.list(grouping.labels);
+                    self.out.push(' ');
+                }
+                self.out.push('(');
+                if let Some(parameter) = parameter {
+                    self.node(*parameter)?;
+                    self.out.push_str(", ");
+                }
+                self.node(*inner)?;
+                self.out.push(')');
+            }
+            Node::Unary { minus, inner, .. } => {
+                self.out.push(if *minus { '-' } else { '+' });
+                self.node(*inner)?;
+            }
+            Node::Paren { inner, .. } => {
+                self.out.push('(');
+                self.node(*inner)?;
+                self.out.push(')');
+            }
+            // `node` has followed it.
+            Node::Binary(_) => self.node(id)?,
         }
-        Node::Aggregate { word, grouping, parameter, inner } => {
-            out.push_str(word);
-            if let Some(grouping) = grouping {
-                out.push_str(if grouping.without { " without " } else { " by " });
-                labels(out, &grouping.labels);
+        Ok(())
+    }
+
+    fn operator(&mut self, binary: &Binary<'_>) {
+        self.out.push(' ');
+        self.out.push_str(binary.op.text());
+        if binary.bool {
+            self.out.push_str(" bool");
+        }
+        if let Some(matching) = &binary.matching {
+            self.out.push_str(if matching.on { " on " } else { " ignoring " });
+            self.list(matching.labels);
+            if let Some(group) = &matching.group {
+                self.out.push_str(if group.left { " group_left " } else { " group_right " });
+                self.list(group.include);
+            }
+        }
+        if let Some(fill) = &binary.fill {
+            for (word, value) in [("fill", &fill.both), ("fill_left", &fill.left), ("fill_right", &fill.right)] {
+                if let Some(value) = value {
+                    let _ = write!(self.out, " {word} ({value})");
+                }
+            }
+        }
+        self.out.push(' ');
+    }
+
+    fn selector(&mut self, selector: &Selector<'_>) -> Result<(), TooLong> {
+        let plain = selector.name.filter(|name| is_plain_name(name));
+        if let Some(name) = plain {
+            self.out.push_str(name);
+        }
+        let out = &mut self.out;
+        let mut open = '{';
+        guard::parts(self.tree, selector, self.reach, self.labels, &mut |part| {
+            match part {
+                Part::Matcher(label, op, value) => {
+                    out.push(std::mem::replace(&mut open, ','));
+                    out.push_str(label);
+                    out.push_str(op.text());
+                    quoted(out, value);
+                }
+                // Several names need no escapes: they are Kubernetes names.
+                Part::First(label, name) => {
+                    out.push(std::mem::replace(&mut open, ','));
+                    out.push_str(label);
+                    out.push_str("=~\"");
+                    out.push_str(name);
+                }
+                Part::Next(name) => {
+                    out.push('|');
+                    out.push_str(name);
+                }
+                Part::Close => out.push('"'),
+            }
+        });
+        for matcher in selector.matchers.of(&self.tree.matchers).iter().filter(|matcher| !matcher.implied) {
+            self.out.push(std::mem::replace(&mut open, ','));
+            label(&mut self.out, &matcher.label);
+            self.out.push_str(matcher.op.text());
+            quoted(&mut self.out, &matcher.value);
+        }
+        if let (None, Some(name)) = (plain, selector.name) {
+            self.out.push(std::mem::replace(&mut open, ','));
+            self.out.push_str("__name__=");
+            quoted(&mut self.out, name.as_bytes());
+        }
+        if open == ',' {
+            self.out.push('}');
+        } else if plain.is_none() {
+            self.out.push_str("{}");
+        }
+        if self.out.len() > self.most { Err(TooLong) } else { Ok(()) }
+    }
+
+    /// In upstream's order: `anchored` and `smoothed` stand behind `@`, but behind a range before it.
+    fn modifiers(&mut self, modifiers: Option<&Modifiers<'_>>, range: bool) {
+        let Some(modifiers) = modifiers else { return };
+        let edge = |out: &mut String, here: bool| {
+            if let Some(word) = modifiers.edge.filter(|_| here) {
                 out.push(' ');
+                out.push_str(word);
             }
-            out.push('(');
-            if let Some(parameter) = parameter {
-                node(out, tree, *parameter);
-                out.push_str(", ");
+        };
+        // An operator behind an offset in parentheses would belong to the offset, so something else must stand between.
+        let first = modifiers.offset.as_ref().filter(|offset| offset.text.starts_with('('));
+        if let Some(offset) = first {
+            self.out.push_str(" offset ");
+            self.out.push_str(&offset.text);
+        }
+        edge(&mut self.out, range);
+        if let Some(at) = &modifiers.at {
+            self.out.push_str(" @ ");
+            self.out.push_str(at);
+        }
+        edge(&mut self.out, !range);
+        if let (None, Some(offset)) = (first, &modifiers.offset) {
+            self.out.push_str(" offset ");
+            self.out.push_str(&offset.text);
+        }
+    }
+
+    fn list(&mut self, run: Run) {
+        self.out.push('(');
+        for (index, name) in run.of(&self.tree.labels).iter().enumerate() {
+            if index > 0 {
+                self.out.push_str(", ");
             }
-            node(out, tree, *inner);
-            out.push(')');
+            label(&mut self.out, name);
         }
-        Node::Unary { minus, inner } => {
-            out.push(if *minus { '-' } else { '+' });
-            node(out, tree, *inner);
-        }
-        Node::Binary(found) => binary(out, tree, found),
-        Node::Paren(inner) => {
-            out.push('(');
-            node(out, tree, *inner);
-            out.push(')');
-        }
+        self.out.push(')');
     }
 }
 
-fn binary(out: &mut String, tree: &Tree<'_>, binary: &Binary<'_>) {
-    node(out, tree, binary.left);
-    out.push(' ');
-    out.push_str(binary.op.text());
-    if binary.bool {
-        out.push_str(" bool");
-    }
-    if let Some(matching) = &binary.matching {
-        out.push_str(if matching.on { " on " } else { " ignoring " });
-        labels(out, &matching.labels);
-        if let Some(group) = &matching.group {
-            out.push_str(if group.left { " group_left " } else { " group_right " });
-            labels(out, &group.include);
-        }
-    }
-    for (word, value) in
-        [("fill", &binary.fill.both), ("fill_left", &binary.fill.left), ("fill_right", &binary.fill.right)]
-    {
-        if let Some(value) = value {
-            let _ = write!(out, " {word} ({value})");
-        }
-    }
-    out.push(' ');
-    node(out, tree, binary.right);
-}
-
-fn selector(out: &mut String, selector: &Selector<'_>) {
-    let plain = selector.name.filter(|name| is_plain_name(name));
-    if let Some(name) = plain {
+fn label(out: &mut String, name: &str) {
+    if is_plain_label(name) {
         out.push_str(name);
-        if selector.matchers.is_empty() {
-            return;
-        }
+    } else {
+        quoted(out, name.as_bytes());
     }
-    out.push('{');
-    let mut first = true;
-    let mut part = |out: &mut String, label: &str, op: &str, value: &[u8]| {
-        if !std::mem::take(&mut first) {
-            out.push(',');
-        }
-        if is_plain_label(label) {
-            out.push_str(label);
-        } else {
-            quoted(out, label.as_bytes());
-        }
-        out.push_str(op);
-        quoted(out, value);
-    };
-    for matcher in &selector.matchers {
-        part(out, &matcher.label, matcher.op.text(), &matcher.value);
-    }
-    if let (None, Some(name)) = (plain, selector.name) {
-        part(out, "__name__", "=", name.as_bytes());
-    }
-    out.push('}');
-}
-
-fn modifiers(out: &mut String, modifiers: &Modifiers<'_>) {
-    // An operator behind an offset in parentheses would belong to the offset, so something else must stand between.
-    let first = modifiers.offset.as_ref().filter(|offset| offset.text.starts_with('('));
-    if let Some(offset) = first {
-        out.push_str(" offset ");
-        out.push_str(&offset.text);
-    }
-    if let Some(word) = modifiers.edge {
-        out.push(' ');
-        out.push_str(word);
-    }
-    if let Some(at) = &modifiers.at {
-        out.push_str(" @ ");
-        out.push_str(at);
-    }
-    if let (None, Some(offset)) = (first, &modifiers.offset) {
-        out.push_str(" offset ");
-        out.push_str(&offset.text);
-    }
-}
-
-fn labels(out: &mut String, labels: &[impl AsRef<str>]) {
-    out.push('(');
-    for (index, label) in labels.iter().enumerate() {
-        if index > 0 {
-            out.push_str(", ");
-        }
-        let label = label.as_ref();
-        if is_plain_label(label) {
-            out.push_str(label);
-        } else {
-            quoted(out, label.as_bytes());
-        }
-    }
-    out.push(')');
 }
 
 /// A string in double quotes. Printable UTF-8 stays, everything else is an escape.
 pub(super) fn quoted(out: &mut String, value: &[u8]) {
     out.push('"');
     for chunk in value.utf8_chunks() {
-        for character in chunk.valid().chars() {
+        let mut rest = chunk.valid();
+        loop {
+            let plain = words::printed(rest.as_bytes());
+            out.push_str(&rest[..plain]);
+            rest = &rest[plain..];
+            let Some(character) = rest.chars().next() else { break };
             match character {
                 '"' => out.push_str("\\\""),
                 '\\' => out.push_str("\\\\"),
@@ -193,6 +269,7 @@ pub(super) fn quoted(out: &mut String, value: &[u8]) {
                 }
                 other => out.push(other),
             }
+            rest = &rest[character.len_utf8()..];
         }
         for byte in chunk.invalid() {
             let _ = write!(out, "\\x{byte:02x}");

@@ -118,14 +118,9 @@ fn skip_class(pattern: &[u8], at: &mut usize) {
     }
 }
 
-/// The alternatives of an expression that is a plain list of Kubernetes names, such as `a|team-b`.
-pub(super) fn plain_list(pattern: &[u8]) -> Option<Vec<&str>> {
-    let text = std::str::from_utf8(pattern).ok()?;
-    let plain = |name: &str| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    let names: Vec<&str> = text.split('|').collect();
-    names.iter().all(|name| plain(name)).then_some(names)
+/// Whether a piece of an expression stands for itself alone: the letters, digits and dashes of Kubernetes names.
+pub(super) fn is_plain_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
 #[cfg(test)]
@@ -163,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn plain_lists_are_plain() {
-        assert_eq!(plain_list(b"a|team-b"), Some(vec!["a", "team-b"]));
-        for other in ["", "a|", "a.b", "(a)", "a\\-b", "A", "a_b", "a|.*"] {
-            assert_eq!(plain_list(other.as_bytes()), None, "{other}");
+    fn plain_names_stand_for_themselves() {
+        assert!(is_plain_name(b"a") && is_plain_name(b"team-b"));
+        for other in ["", "a|b", "a.b", "(a)", "a\\-b", "A", "a_b", ".*"] {
+            assert!(!is_plain_name(other.as_bytes()), "{other}");
         }
     }
 }

@@ -7,8 +7,10 @@ use std::borrow::Cow;
 
 use super::{Parser, signed_value};
 use crate::promql::Error;
-use crate::promql::lex::{Token, duration_seconds, number_value};
-use crate::promql::tree::{Id, Modifiers, Node, Op, Span, Type};
+use crate::promql::cost;
+use crate::promql::lex::{Token, number_value};
+use crate::promql::tree::{Id, Modifiers, Node, Op, Span, Subquery, Type};
+use crate::promql::words::Word;
 
 /// The most seconds that Prometheus can hold in a duration.
 const LONGEST: f64 = 9_223_372_036.0;
@@ -16,7 +18,7 @@ const LONGEST: f64 = 9_223_372_036.0;
 impl<'a> Parser<'a, '_> {
     /// A range or subquery; the head is `[`.
     pub(super) fn range(&mut self, id: Id, start: usize) -> Result<Id, Error> {
-        let bracket = self.head.start;
+        let bracket = self.lexer.head.start;
         let range = self.bracket_span(true)?;
         self.lexer.skip_space();
         let subquery = self.lexer.peek_byte() == Some(b':');
@@ -40,18 +42,19 @@ impl<'a> Parser<'a, '_> {
                 let message = format!("subquery is only allowed on instant vector, got {} instead", kind.words());
                 return Err(self.type_error(start, message));
             }
-            return Ok(self.add(Node::Subquery { inner: id, range, step, modifiers: Modifiers::default() }));
+            self.tree.subqueries += 1;
+            return Ok(self.add(Node::Subquery(Box::new(Subquery { inner: id, range, step, modifiers: None }))));
         }
-        let Node::Selector(selector) = &self.tree.nodes[id] else {
+        let Node::Selector(selector) = self.tree.node(id) else {
             return Err(self.type_error(bracket, "ranges only allowed for vector selectors"));
         };
-        if selector.modifiers.offset.is_some() {
-            return Err(self.type_error(bracket, "no offset modifiers allowed before range"));
-        }
-        if selector.modifiers.at.is_some() || selector.modifiers.edge.is_some() {
+        if let Some(modifiers) = &selector.modifiers {
+            if modifiers.offset.is_some() {
+                return Err(self.type_error(bracket, "no offset modifiers allowed before range"));
+            }
             return Err(self.type_error(bracket, "no @ modifiers allowed before range"));
         }
-        Ok(self.add(Node::Range { selector: id, range, modifiers: Modifiers::default() }))
+        Ok(self.add(Node::Range { selector: id, range, modifiers: None }))
     }
 
     pub(super) fn offset(&mut self, id: Id, start: usize) -> Result<(), Error> {
@@ -70,11 +73,11 @@ impl<'a> Parser<'a, '_> {
 
     pub(super) fn at(&mut self, id: Id, start: usize) -> Result<(), Error> {
         self.advance()?;
-        let text: Cow<'a, str> = if self.head_is("start") || self.head_is("end") {
-            let word = if self.head_is("start") { "start()" } else { "end()" };
+        let text: Cow<'a, str> = if self.head_is(Word::Start) || self.head_is(Word::End) {
+            let word = if self.head_is(Word::Start) { "start()" } else { "end()" };
             self.advance()?;
             for (token, expected) in [(Token::LeftParen, "\"(\""), (Token::RightParen, "\")\"")] {
-                if self.head.token != token {
+                if self.lexer.head.token != token {
                     return Err(self.unexpected(&format!(" in @, expected {expected}")));
                 }
                 self.advance()?;
@@ -98,13 +101,13 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    pub(super) fn takes_edge(&mut self, id: Id) -> bool {
-        matches!(self.tree.nodes[id], Node::Selector(_) | Node::Range { .. })
+    pub(super) fn takes_edge(&self, id: Id) -> bool {
+        matches!(self.tree.node(id), Node::Selector(_) | Node::Range { .. })
     }
 
     pub(super) fn edge(&mut self, id: Id) -> Result<(), Error> {
-        let at = self.head.start;
-        let word = if self.head_is("anchored") { "anchored" } else { "smoothed" };
+        let at = self.lexer.head.start;
+        let word = if self.head_is(Word::Anchored) { "anchored" } else { "smoothed" };
         self.experimental(word, at)?;
         self.advance()?;
         if let Some(modifiers) = self.modifiers(id)
@@ -116,18 +119,33 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn modifiers(&mut self, id: Id) -> Option<&mut Modifiers<'a>> {
-        match &mut self.tree.nodes[id] {
-            Node::Selector(selector) => Some(&mut selector.modifiers),
-            Node::Range { modifiers, .. } | Node::Subquery { modifiers, .. } => Some(modifiers),
-            _ => None,
-        }
+        let modifiers = match &mut self.tree.nodes[id] {
+            Node::Selector(selector) => &mut selector.modifiers,
+            Node::Range { modifiers, .. } => modifiers,
+            Node::Subquery(subquery) => &mut subquery.modifiers,
+            _ => return None,
+        };
+        Some(modifiers.get_or_insert_default())
     }
 
     /// A length in brackets: a literal, or an expression where the backend knows them.
     fn bracket_span(&mut self, positive: bool) -> Result<Span<'a>, Error> {
         self.lexer.skip_space();
         let start = self.lexer.at;
-        let span = self.duration_sum(0)?;
+        // Most lengths are a literal and nothing else.
+        let mut span = None;
+        if matches!(self.lexer.peek_byte(), Some(b'0'..=b'9')) {
+            let literal = self.duration_atom(0, false)?;
+            if matches!(self.lexer.peek_byte(), Some(b']' | b':')) {
+                span = Some(literal);
+            } else {
+                self.lexer.at = start;
+            }
+        }
+        let span = match span {
+            Some(span) => span,
+            None => self.duration_sum(0)?,
+        };
         if let Some(seconds) = span.seconds {
             if positive && seconds <= 0.0 {
                 return Err(self.lexer.error(start, "duration must be greater than 0"));
@@ -136,6 +154,7 @@ impl<'a> Parser<'a, '_> {
                 return Err(self.lexer.error(start, "duration out of range"));
             }
         }
+        cost::look_back(&span, self.lexer.text, self.limits)?;
         Ok(span)
     }
 
@@ -148,6 +167,7 @@ impl<'a> Parser<'a, '_> {
         if span.seconds.is_some_and(|seconds| !seconds.is_finite() || seconds.abs() >= LONGEST) {
             return Err(self.lexer.error(start, "duration out of range"));
         }
+        cost::look_back(&span, self.lexer.text, self.limits)?;
         Ok(span)
     }
 
@@ -201,7 +221,12 @@ impl<'a> Parser<'a, '_> {
             Op::Mod => left % right,
             _ => left.powf(right),
         });
-        Ok(Span { text: Cow::Owned(format!("{} {} {}", left.text, op.text(), right.text)), seconds })
+        // The left text grows in place: a long chain would be copied over and over otherwise.
+        let mut text = left.text.into_owned();
+        for piece in [" ", op.text(), " ", &right.text] {
+            text.push_str(piece);
+        }
+        Ok(Span { text: Cow::Owned(text), seconds, position: left.position })
     }
 
     /// Here a sign binds more tightly than `^`, other than between series.
@@ -217,6 +242,7 @@ impl<'a> Parser<'a, '_> {
 
     fn duration_signed(&mut self, depth: usize) -> Result<Span<'a>, Error> {
         self.lexer.skip_space();
+        let position = self.lexer.at;
         let sign = match self.lexer.peek_byte() {
             Some(b'-') => "-",
             Some(b'+') => "+",
@@ -225,7 +251,7 @@ impl<'a> Parser<'a, '_> {
         self.lexer.at += 1;
         let span = self.duration_atom(depth, true)?;
         let seconds = span.seconds.map(|seconds| if sign == "-" { -seconds } else { seconds });
-        Ok(Span { text: Cow::Owned(format!("{sign}{}", span.text)), seconds })
+        Ok(Span { text: Cow::Owned(format!("{sign}{}", span.text)), seconds, position })
     }
 
     fn duration_atom(&mut self, depth: usize, signed: bool) -> Result<Span<'a>, Error> {
@@ -233,10 +259,10 @@ impl<'a> Parser<'a, '_> {
         let start = self.lexer.at;
         match self.lexer.peek_byte() {
             Some(b'0'..=b'9' | b'.') => {
-                self.lexer.number()?;
+                let token = self.lexer.number()?;
                 let text = &self.lexer.text[start..self.lexer.at];
-                let seconds = number_value(text).or_else(|| duration_seconds(text));
-                Ok(Span { text: Cow::Borrowed(text), seconds })
+                let seconds = if token == Token::Duration { Some(self.lexer.seconds) } else { number_value(text) };
+                Ok(Span { text: Cow::Borrowed(text), seconds, position: start })
             }
             Some(b'(') => {
                 // Behind a sign, parentheses are part of the default language.
@@ -247,7 +273,7 @@ impl<'a> Parser<'a, '_> {
                 let depth = self.deeper(depth)?;
                 let inner = self.duration_sum(depth)?;
                 self.expect_byte(b')')?;
-                Ok(Span { text: Cow::Owned(format!("({})", inner.text)), seconds: inner.seconds })
+                Ok(Span { text: Cow::Owned(format!("({})", inner.text)), seconds: inner.seconds, position: start })
             }
             _ => {
                 let Some(word) = self.lexer.narrow_word() else {
@@ -263,7 +289,7 @@ impl<'a> Parser<'a, '_> {
                 self.expect_byte(b'(')?;
                 if word == "step" || word == "range" {
                     self.expect_byte(b')')?;
-                    return Ok(Span { text: Cow::Owned(format!("{word}()")), seconds: None });
+                    return Ok(Span { text: Cow::Owned(format!("{word}()")), seconds: None, position: start });
                 }
                 let left = self.duration_sum(depth)?;
                 self.expect_byte(b',')?;
@@ -273,7 +299,11 @@ impl<'a> Parser<'a, '_> {
                     .seconds
                     .zip(right.seconds)
                     .map(|(left, right)| if word == "min_of" { left.min(right) } else { left.max(right) });
-                Ok(Span { text: Cow::Owned(format!("{word}({}, {})", left.text, right.text)), seconds })
+                Ok(Span {
+                    text: Cow::Owned(format!("{word}({}, {})", left.text, right.text)),
+                    seconds,
+                    position: start,
+                })
             }
         }
     }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::Parser;
-use crate::promql::lex::{Token, unquote};
+use crate::promql::lex::{Token, unquote, unquote_text};
 use crate::promql::regex;
-use crate::promql::tree::{Id, MatchOp, Matcher, Node, Selector};
+use crate::promql::tree::{Id, MatchOp, Matcher, Node, Run, Selector, count};
 use crate::promql::{Error, ErrorKind};
 
 impl<'a> Parser<'a, '_> {
@@ -16,35 +16,37 @@ impl<'a> Parser<'a, '_> {
             let most = self.limits.selectors as u64;
             return Err(Error::limit("limits.query_selectors", most, self.lexer.text, position));
         }
+        let start = count(&self.tree.matchers);
         let mut selector = Selector { position, name, ..Selector::default() };
-        if self.head.token == Token::LeftBrace {
-            self.braces(&mut selector)?;
+        if matches!(self.lexer.head.token, Token::LeftBrace) {
+            self.braces(&selector, start)?;
             self.advance()?;
         }
+        selector.matchers = Run { start, end: count(&self.tree.matchers) };
         self.check_selector(&selector)?;
         Ok(self.add(Node::Selector(selector)))
     }
 
     /// Reads from behind `{` to behind `}`; the head is stale until the caller advances.
-    fn braces(&mut self, selector: &mut Selector<'a>) -> Result<(), Error> {
+    fn braces(&mut self, selector: &Selector<'a>, start: u32) -> Result<(), Error> {
         let mut first = true;
         loop {
-            self.lexer.skip_space();
+            let byte = self.lexer.skip_space();
             let at = self.lexer.at;
-            match self.lexer.peek_byte() {
+            match byte {
                 Some(b'}') => {
                     self.lexer.at += 1;
                     return Ok(());
                 }
                 Some(b',') if !first => {
                     self.lexer.at += 1;
-                    self.lexer.skip_space();
-                    if self.lexer.peek_byte() == Some(b',') {
+                    let byte = self.lexer.skip_space();
+                    if byte == Some(b',') {
                         return Err(self
                             .lexer
                             .error(self.lexer.at, "unexpected \",\" in label matching, expected identifier or \"}\""));
                     }
-                    if self.lexer.peek_byte() == Some(b'}') {
+                    if byte == Some(b'}') {
                         continue;
                     }
                 }
@@ -66,22 +68,26 @@ impl<'a> Parser<'a, '_> {
                 None => return Err(self.lexer.error(at, "unexpected end of input inside braces")),
             }
             first = false;
-            self.matcher(selector)?;
+            self.matcher(selector, start)?;
         }
     }
 
-    fn matcher(&mut self, selector: &mut Selector<'a>) -> Result<(), Error> {
+    fn matcher(&mut self, selector: &Selector<'a>, start: u32) -> Result<(), Error> {
         self.lexer.tokens += 3;
         if self.lexer.tokens > self.limits.tokens {
             return Err(Error::limit("limits.query_tokens", self.limits.tokens as u64, self.lexer.text, self.lexer.at));
         }
+        if let Some((label, op, value)) = self.lexer.plain_matcher() {
+            let (label, value) = (Cow::Borrowed(label), Cow::Borrowed(value.as_bytes()));
+            self.tree.matchers.push(Matcher { label, op, value, implied: false });
+            return Ok(());
+        }
         let at = self.lexer.at;
         let quoted = matches!(self.lexer.peek_byte(), Some(b'"' | b'\'' | b'`'));
         let label: Cow<'a, str> = if quoted {
-            self.lexer.string()?;
-            let value =
-                unquote(&self.lexer.text[at..self.lexer.at]).map_err(|message| self.lexer.error(at, message))?;
-            Cow::Owned(String::from_utf8(value).map_err(|_| self.lexer.error(at, "invalid label name"))?)
+            let escaped = self.lexer.string()?;
+            unquote_text(&self.lexer.text[at..self.lexer.at], escaped)
+                .map_err(|message| self.lexer.error(at, message))?
         } else {
             Cow::Borrowed(self.lexer.narrow_word().ok_or_else(|| self.lexer.unexpected(at, " inside braces"))?)
         };
@@ -90,15 +96,21 @@ impl<'a> Parser<'a, '_> {
             // A string alone is the metric's name.
             if quoted && matches!(self.lexer.peek_byte(), Some(b',' | b'}')) {
                 let named = selector.name.is_some()
-                    || selector.matchers.iter().any(|m| m.label == "__name__" && m.op == MatchOp::Equal);
+                    || self.tree.matchers[start as usize..]
+                        .iter()
+                        .any(|m| m.label == "__name__" && m.op == MatchOp::Equal);
                 if named {
                     return Err(self.lexer.error(at, "metric name must not be set twice"));
                 }
                 if label.is_empty() {
                     return Err(self.lexer.error(at, "the metric name is empty"));
                 }
-                let value = Cow::Owned(label.into_owned().into_bytes());
-                selector.matchers.push(Matcher { label: Cow::Borrowed("__name__"), op: MatchOp::Equal, value });
+                let value = match label {
+                    Cow::Borrowed(name) => Cow::Borrowed(name.as_bytes()),
+                    Cow::Owned(name) => Cow::Owned(name.into_bytes()),
+                };
+                let label = Cow::Borrowed("__name__");
+                self.tree.matchers.push(Matcher { label, op: MatchOp::Equal, value, implied: false });
                 return Ok(());
             }
             let at = self.lexer.at;
@@ -116,17 +128,19 @@ impl<'a> Parser<'a, '_> {
                 self.lexer.narrow_word().map_or_else(|| "token".to_owned(), |word| format!("identifier {word:?}"));
             return Err(self.lexer.error(at, format!("unexpected {what} in label matching, expected string")));
         }
-        self.lexer.string()?;
-        let value = unquote(&self.lexer.text[at..self.lexer.at]).map_err(|message| self.lexer.error(at, message))?;
-        selector.matchers.push(Matcher { label, op, value: Cow::Owned(value) });
+        let escaped = self.lexer.string()?;
+        let value =
+            unquote(&self.lexer.text[at..self.lexer.at], escaped).map_err(|message| self.lexer.error(at, message))?;
+        self.tree.matchers.push(Matcher { label, op, value, implied: false });
         Ok(())
     }
 
     /// What upstream asks of a selector, checked before our own matcher makes it legal.
     fn check_selector(&self, selector: &Selector<'a>) -> Result<(), Error> {
+        let matchers = selector.matchers.of(&self.tree.matchers);
         if selector.name.is_some() {
             // Any matcher on the name but "not this one" would set it twice.
-            if let Some(matcher) = selector.matchers.iter().find(|matcher| matcher.label == "__name__") {
+            if let Some(matcher) = matchers.iter().find(|matcher| matcher.label == "__name__") {
                 let other = String::from_utf8_lossy(&matcher.value);
                 let message =
                     format!("metric name must not be set twice: {:?} or {other:?}", selector.name.unwrap_or_default());
@@ -140,7 +154,7 @@ impl<'a> Parser<'a, '_> {
             MatchOp::Regex => !regex::matches_empty(&matcher.value),
             MatchOp::NotRegex => regex::matches_empty(&matcher.value),
         };
-        if selector.matchers.iter().any(selects) {
+        if matchers.iter().any(selects) {
             return Ok(());
         }
         let message = "vector selector must contain at least one non-empty matcher";

@@ -331,16 +331,6 @@ impl Gate {
 
     /// Bytes in, bytes out, as no HTTP client would send them.
     pub async fn raw(&self, bytes: &[u8]) -> String {
-        let mut socket = TcpStream::connect(&self.address).await.unwrap();
-        socket.write_all(bytes).await.unwrap();
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_millis(400), socket.read(&mut buffer)).await {
-            if read == 0 {
-                break;
-            }
-            answer.extend_from_slice(&buffer[..read]);
-        }
-        String::from_utf8_lossy(&answer).into_owned()
+        speak(&self.address, bytes).await.text
     }
 }

@@ -189,7 +189,7 @@ impl Metrics {
             reload_successful.clone(),
         );
         let audit_dropped = Counter::default();
-        registry.register("audit_lines_dropped", "Audit lines lost to a full queue", audit_dropped.clone());
+        registry.register("audit_lines_dropped", "Audit lines lost to a full queue or disk", audit_dropped.clone());
         let open = Gauge::default();
         registry.register("connections", "Open connections", open.clone());
         let build = Family::<BuildLabels, Gauge>::default();
@@ -268,9 +268,9 @@ impl Metrics {
         self.reload_successful.set(i64::from(outcome != ReloadOutcome::Bad));
     }
 
-    /// An audit line was lost.
-    pub fn audit_dropped(&self) {
-        self.audit_dropped.inc();
+    /// Audit lines were lost.
+    pub fn audit_dropped(&self, lines: u64) {
+        self.audit_dropped.inc_by(lines);
     }
 
     /// Where listeners count their open connections.

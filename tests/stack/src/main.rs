@@ -91,6 +91,7 @@ fn introduce(world: &World, binary: &Path, sidecar: Option<&Server>) {
     println!(
         "\nPeople: ada edits team-a and views team-b, grace edits team-b, root administers, eve may see nothing.\n"
     );
+    println!("  export GATEWAY='{gateway}'\n  export ADMIN='{}'", world.admin());
     for (name, person) in &world.people {
         println!("  export {}='{}'", name.to_uppercase(), person.token);
     }

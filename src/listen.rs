@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch as channel};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
+use crate::refusal::Reason;
 use watch::{Activity, Watched};
 
 /// Answers requests. There is always an answer.
@@ -36,6 +37,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// Answers one request.
     fn call(&self, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Is told of a head that hyper refused by itself, with a bare 400 or 431.
+    fn refused(&self, _: Reason) {}
 }
 
 /// Who is at the other end of a connection.
@@ -152,6 +156,7 @@ async fn http<H: Handler, I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 ) {
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity), limits));
+    let told = handler.clone();
     let service = service_fn(move |request| {
         let (handler, guard) = (handler.clone(), Activity::begin(&activity));
         async move {
@@ -178,6 +183,11 @@ async fn http<H: Handler, I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .keep_alive_timeout(Duration::from_secs(20));
     let served = watcher.watch(builder.serve_connection(io, service).into_owned()).await;
     if let Err(error) = served {
+        match error.downcast_ref::<hyper::Error>() {
+            Some(error) if error.is_parse_too_large() => told.refused(Reason::HeadTooLarge),
+            Some(error) if error.is_parse() => told.refused(Reason::MalformedHead),
+            _ => {}
+        }
         tracing::debug!(cause = %error, "A connection ended badly");
     }
 }

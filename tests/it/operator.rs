@@ -121,3 +121,16 @@ async fn a_hangup_ends_nothing_and_a_second_signal_ends_at_once() {
     assert_eq!(process.ended(Duration::from_secs(2)).await, Some(1), "{}", process.log());
     assert!(process.log().contains("asked twice to stop"), "{}", process.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_are_no_http_are_counted_too() {
+    let gate = gate("").await;
+    let long = format!("GET / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n", "a".repeat(70_000));
+    let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(101));
+    for (bytes, code) in [("nonsense\r\n\r\n", "400"), (&long, "431"), (&many, "431")] {
+        let answer = gate.raw(bytes.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer}");
+    }
+    assert_eq!(metric(&gate, "perses_sidecar_refusals_total{reason=\"malformed_head\"}").await, "1");
+    assert_eq!(metric(&gate, "perses_sidecar_refusals_total{reason=\"head_too_large\"}").await, "2");
+}

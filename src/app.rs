@@ -73,13 +73,13 @@ pub async fn run(
     let (tls_sender, tls_receiver) = tls.map(watch::channel).unzip();
     let (reload_sender, reload_receiver) = watch::channel(String::new());
     let (stop_sender, stop_receiver) = watch::channel(false);
-    let connections = affordable(config.limits.connections, std::fs::read_to_string("/proc/self/limits").ok());
-    if connections < config.limits.connections {
-        tracing::warn!(connections, "limits.connections is lowered to what this process may open (ulimit -n)");
+    let affordable = affordable(std::fs::read_to_string("/proc/self/limits").ok());
+    if affordable < config.limits.connections {
+        tracing::warn!(affordable, "limits.connections is lowered to what this process may open (ulimit -n)");
     }
-    let shared = Shared::new(connections, metrics.connections());
+    let shared = Shared::new((1, affordable), metrics.connections());
     // Probes and scrapes must get through when people have taken all connections.
-    let probes = Shared::new(256, metrics.connections());
+    let probes = Shared::new((256, 256), metrics.connections());
 
     let door = Gateway::new(live_receiver.clone(), Arc::clone(&fixed), Arc::clone(&metrics));
     let probe = {
@@ -165,13 +165,13 @@ async fn bind(key: &str, address: std::net::SocketAddr) -> Result<TcpListener, S
 
 /// How many connections the open files of the process are enough for: each may need another one to a server behind us, and
 /// some are kept for everything else. `limits` is the text of `/proc/self/limits`, where there is one.
-fn affordable(wanted: usize, limits: Option<String>) -> usize {
-    const KEPT: usize = 96;
+fn affordable(limits: Option<String>) -> usize {
+    const SPARE: usize = 96;
     let files = limits.as_deref().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
         line.split_whitespace().next()?.parse::<usize>().ok()
     });
-    files.map_or(wanted, |files| wanted.min(files.saturating_sub(KEPT) / 2).max(8))
+    files.map_or(usize::MAX, |files| (files.saturating_sub(SPARE) / 2).max(8))
 }
 
 /// The addresses that are listened on.
@@ -320,9 +320,9 @@ mod tests {
                 "Max processes             95931   95931  processes\nMax open files            {files}  1048576  files\n"
             ))
         };
-        assert_eq!(affordable(4096, limits("1048576")), 4096);
-        assert_eq!(affordable(4096, limits("1024")), 464);
-        assert_eq!(affordable(4096, limits("20")), 8, "a few in any case");
-        assert_eq!((affordable(4096, limits("unlimited")), affordable(4096, None)), (4096, 4096));
+        assert_eq!(affordable(limits("1048576")), 524_240);
+        assert_eq!(affordable(limits("1024")), 464);
+        assert_eq!(affordable(limits("20")), 8, "a few in any case");
+        assert_eq!((affordable(limits("unlimited")), affordable(None)), (usize::MAX, usize::MAX));
     }
 }

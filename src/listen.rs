@@ -8,7 +8,7 @@ mod watch;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
@@ -61,17 +61,35 @@ pub struct Settings {
 /// What all listeners of the process share.
 #[derive(Clone)]
 pub struct Shared {
-    /// One permit a connection, over all listeners.
-    connections: Arc<Semaphore>,
+    /// How many of those that are open count against the bound.
+    taken: Arc<AtomicUsize>,
+    /// The bound, whatever `limits.connections` says.
+    range: (usize, usize),
     /// Open connections, for metrics.
     open: Arc<AtomicI64>,
 }
 
 impl Shared {
-    /// Room for so many connections.
+    /// Room for as many connections as `limits.connections` says at the time, within these two numbers.
     #[must_use]
-    pub fn new(connections: usize, open: Arc<AtomicI64>) -> Self {
-        Self { connections: Arc::new(Semaphore::new(connections)), open }
+    pub fn new(range: (usize, usize), open: Arc<AtomicI64>) -> Self {
+        Self { taken: Arc::default(), range, open }
+    }
+
+    /// Room for one more, until it is dropped.
+    fn take(&self, limit: usize) -> Option<Place> {
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.taken));
+        (before < limit.clamp(self.range.0, self.range.1)).then_some(place)
+    }
+}
+
+/// One connection's room.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -103,11 +121,11 @@ pub async fn serve<H: Handler>(
             }
         };
         // Nobody can be answered before TLS stands, so beyond the limit a connection is closed unheard.
-        let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        let limits = Arc::clone(&settings.borrow().limits);
+        let Some(place) = shared.take(limits.connections) else {
             tracing::debug!("A connection was closed: limits.connections is reached");
             continue;
         };
-        let limits = Arc::clone(&settings.borrow().limits);
         let tls = tls.as_ref().map(|config| Arc::clone(&config.borrow()));
         let (handler, open, watcher) = (handler.clone(), Arc::clone(&shared.open), graceful.watcher());
         tasks.spawn(async move {
@@ -115,7 +133,7 @@ pub async fn serve<H: Handler>(
             let peer = Peer { address, tls: tls.is_some() };
             connection(tcp, tls, &limits, handler, peer, watcher).await;
             open.fetch_sub(1, Ordering::Relaxed);
-            drop(permit);
+            drop(place);
         });
     }
     drop(listener);

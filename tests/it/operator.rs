@@ -134,3 +134,17 @@ async fn heads_that_are_no_http_are_counted_too() {
     assert_eq!(metric(&gate, "perses_sidecar_refusals_total{reason=\"malformed_head\"}").await, "1");
     assert_eq!(metric(&gate, "perses_sidecar_refusals_total{reason=\"head_too_large\"}").await, "2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_namespaces_do_not_lock_out_whoever_may_see_them_all() {
+    let gate = gate("limits:\n  namespaces: 1\n").await;
+    for number in 0..1000 {
+        gate.openshift.cluster().add_namespace(&format!("many-{number}"));
+    }
+    let (root, ada) = (gate.token("root"), gate.token("ada"));
+    assert_eq!(gate.query(&root, "up").await.status, 200);
+    gate.upstream.answers("GET /api/v1/projects", 200, "[]");
+    let projects = gate.get(&root, "/api/v1/projects").await;
+    assert_eq!((projects.status, projects.text().matches("\"many-").count()), (200, 1000));
+    assert_eq!(gate.query(&ada, "up").await.status, 503, "two namespaces, each to be reviewed");
+}

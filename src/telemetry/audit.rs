@@ -7,8 +7,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
@@ -21,6 +21,9 @@ use crate::config;
 const QUEUE: usize = 8192;
 /// Bytes from which on no more lines go with one write.
 const BATCH: usize = 64 << 10;
+
+/// How long the end waits for lines to be written.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is written of one decision. No tokens, no query values.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +61,8 @@ pub struct Record<'a> {
 /// The audit stream.
 pub struct Audit {
     queue: Option<SyncSender<String>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    /// Closed when everything that was queued has been written.
+    written: Option<Mutex<Receiver<()>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -69,7 +73,7 @@ impl Audit {
     /// When the file cannot be opened or no thread can be started: which setting, and why.
     pub fn new(settings: &config::Audit, metrics: Arc<Metrics>) -> Result<Self, String> {
         let target = match settings {
-            config::Audit::Off => return Ok(Self { queue: None, writer: None, metrics }),
+            config::Audit::Off => return Ok(Self { queue: None, written: None, metrics }),
             config::Audit::Stdout => Target::Stdout,
             config::Audit::File(path) => {
                 let file = open(path).map_err(|error| {
@@ -79,12 +83,16 @@ impl Audit {
             }
         };
         let (queue, lines) = sync_channel(QUEUE);
+        let (ended, written) = sync_channel(0);
         let counted = Arc::clone(&metrics);
-        let writer = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || write_all(target, &lines, &counted))
+            .spawn(move || {
+                write_all(target, &lines, &counted);
+                drop(ended);
+            })
             .map_err(|error| format!("audit: no thread can be started: {error}"))?;
-        Ok(Self { queue: Some(queue), writer: Some(writer), metrics })
+        Ok(Self { queue: Some(queue), written: Some(Mutex::new(written)), metrics })
     }
 
     /// Whether records go anywhere.
@@ -103,11 +111,14 @@ impl Audit {
 }
 
 impl Drop for Audit {
-    /// Waits until everything that was queued has been written.
+    /// Waits until everything that was queued has been written, but not for ever: a pipe that nobody reads must not keep the
+    /// process from ending.
     fn drop(&mut self) {
         drop(self.queue.take());
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        if let Some(Ok(written)) = self.written.take().map(Mutex::into_inner)
+            && written.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout)
+        {
+            tracing::error!("Audit lines are lost: nobody takes them");
         }
     }
 }
@@ -356,6 +367,22 @@ mod tests {
         }
         drop(audit);
         assert!(metrics.encode().contains("perses_sidecar_audit_lines_dropped_total 3\n"));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_does_not_keep_the_end_waiting() {
+        let path = std::env::temp_dir().join(format!("audit-pipe-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        let held = OpenOptions::new().read(true).write(true).open(&path).expect("a pipe");
+        let audit = Audit::new(&config::Audit::File(path.clone()), Arc::new(Metrics::new())).expect("it opens");
+        for _ in 0..2000 {
+            audit.write(&record(200));
+        }
+        let began = std::time::Instant::now();
+        drop(audit);
+        assert!(began.elapsed() < PATIENCE * 2);
+        drop(held);
+        std::fs::remove_file(&path).expect("removed");
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::upstream::{BackendClient, Perses};
 
 /// How often the configuration is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// What readiness says before the problem with a file.
+const KEPT: &str = "the last good one is in use; the file is wrong: ";
 /// Requests open at one server behind us; more wait.
 const IN_FLIGHT: usize = 512;
 
@@ -32,7 +34,7 @@ struct Channels {
     live: watch::Sender<Arc<Live>>,
     limits: watch::Sender<Settings>,
     tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
-    /// What is wrong with the newest file, for readiness.
+    /// What an operator should know of the newest file, for readiness; empty when it is in use.
     reload: watch::Sender<String>,
 }
 
@@ -51,27 +53,17 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new());
     let Config { fixed, live: settings } = loaded.config;
     let fixed = Arc::new(fixed);
-    let perses_dial = dial_to(&fixed.perses_url, None, &settings)?;
-    let audit = Arc::new(Audit::new(&settings.audit, Arc::clone(&metrics)).map_err(|error| format!("audit: {error}"))?);
-    let perses = Arc::new(Perses::new(
-        perses_dial,
-        &fixed.api_prefix,
-        settings.limits.perses_timeout,
-        settings.limits.answer,
-        Arc::clone(&metrics),
-    ));
+    let audit = Arc::new(Audit::new(&settings.audit, Arc::clone(&metrics))?);
     let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
-    let live = Arc::new(build(Arc::new(settings), &perses, audit, None, &metrics)?);
+    let live = Arc::new(build(Arc::new(settings), &fixed, audit, None, &metrics)?);
     let config = Arc::clone(&live.config);
 
-    let bind =
-        async |address| TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"));
-    let gateway = bind(fixed.listen.gateway).await?;
+    let gateway = bind("gateway", fixed.listen.gateway).await?;
     let https = match fixed.listen.https {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind("https", address).await?),
         None => None,
     };
-    let admin = bind(fixed.listen.admin).await?;
+    let admin = bind("admin", fixed.listen.admin).await?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
     let ports =
         Ports { gateway: address(&gateway)?, https: https.as_ref().map(address).transpose()?, admin: address(&admin)? };
@@ -81,26 +73,26 @@ pub async fn run(
     let (tls_sender, tls_receiver) = tls.map(watch::channel).unzip();
     let (reload_sender, reload_receiver) = watch::channel(String::new());
     let (stop_sender, stop_receiver) = watch::channel(false);
-    let connections = affordable(config.limits.connections, std::fs::read_to_string("/proc/self/limits").ok());
-    if connections < config.limits.connections {
-        tracing::warn!(connections, "limits.connections is lowered to what this process may open (ulimit -n)");
+    let affordable = affordable(std::fs::read_to_string("/proc/self/limits").ok());
+    if affordable < config.limits.connections {
+        tracing::warn!(affordable, "limits.connections is lowered to what this process may open (ulimit -n)");
     }
-    let shared = Shared::new(connections, metrics.connections());
+    let shared = Shared::new((1, affordable), metrics.connections());
     // Probes and scrapes must get through when people have taken all connections.
-    let probes = Shared::new(256, metrics.connections());
+    let probes = Shared::new((256, 256), metrics.connections());
 
     let door = Gateway::new(live_receiver.clone(), Arc::clone(&fixed), Arc::clone(&metrics));
     let probe = {
-        let perses = Arc::clone(&perses);
+        let live = live_receiver.clone();
         Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> {
-            let perses = Arc::clone(&perses);
+            let perses = Arc::clone(&live.borrow().perses);
             Box::pin(async move { perses.is_healthy().await })
         })
     };
     let checks = {
-        let (perses, reload) = (Arc::clone(&perses), reload_receiver);
+        let (live, reload) = (live_receiver, reload_receiver);
         Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = Vec<Check>> + Send>> {
-            let (perses, problem) = (Arc::clone(&perses), reload.borrow().clone());
+            let (perses, problem) = (Arc::clone(&live.borrow().perses), reload.borrow().clone());
             Box::pin(async move { readiness(&perses, problem).await })
         })
     };
@@ -134,7 +126,20 @@ pub async fn run(
     loop {
         tokio::select! {
             () = &mut stop => break,
-            reload = watcher.next() => apply(reload, &fixed, &channels, &perses, &metrics, logs.as_ref()),
+            reload = watcher.next() => {
+                let (good, told) = (matches!(reload, Reload::Good(_)), channels.reload.borrow().clone());
+                if let Err(problem) = apply(reload, &fixed, &channels, &metrics, logs.as_ref()) {
+                    if good {
+                        watcher.retry();
+                    }
+                    let problem = format!("{KEPT}{problem}");
+                    if problem != told {
+                        tracing::error!(problem, "The configuration is wrong; the last good one stays in use");
+                        metrics.reload(ReloadOutcome::Bad);
+                        channels.reload.send_replace(problem);
+                    }
+                }
+            }
         }
     }
     tracing::info!("Stopping: no new connections, what has begun is finished");
@@ -145,15 +150,28 @@ pub async fn run(
     Ok(())
 }
 
+async fn bind(key: &str, address: std::net::SocketAddr) -> Result<TcpListener, String> {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            AddrInUse => "; stop what listens there, or choose another port",
+            AddrNotAvailable => "; this machine has no such address",
+            PermissionDenied => "; choose a port from 1024 on",
+            _ => "",
+        };
+        format!("listen.{key}: {address} cannot be listened on: {error}{advice}")
+    })
+}
+
 /// How many connections the open files of the process are enough for: each may need another one to a server behind us, and
 /// some are kept for everything else. `limits` is the text of `/proc/self/limits`, where there is one.
-fn affordable(wanted: usize, limits: Option<String>) -> usize {
-    const KEPT: usize = 96;
+fn affordable(limits: Option<String>) -> usize {
+    const SPARE: usize = 96;
     let files = limits.as_deref().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
         line.split_whitespace().next()?.parse::<usize>().ok()
     });
-    files.map_or(wanted, |files| wanted.min(files.saturating_sub(KEPT) / 2).max(8))
+    files.map_or(usize::MAX, |files| (files.saturating_sub(SPARE) / 2).max(8))
 }
 
 /// The addresses that are listened on.
@@ -169,11 +187,7 @@ pub struct Ports {
 
 async fn readiness(perses: &Perses, problem: String) -> Vec<Check> {
     let healthy = perses.is_healthy().await;
-    let config = if problem.is_empty() {
-        "in use".to_owned()
-    } else {
-        format!("the last good one is in use; the file is wrong: {problem}")
-    };
+    let config = if problem.is_empty() { "in use".to_owned() } else { problem };
     vec![
         Check { name: "perses", ok: healthy, detail: if healthy { "answers" } else { "does not answer" }.to_owned() },
         Check { name: "config", ok: true, detail: config },
@@ -185,19 +199,13 @@ fn apply(
     reload: Reload,
     fixed: &config::Fixed,
     channels: &Channels,
-    perses: &Arc<Perses>,
     metrics: &Arc<Metrics>,
     logs: Option<&logs::Handle>,
-) {
-    let refuse = |problem: String| {
-        tracing::error!(problem, "The configuration is wrong; the last good one stays in use");
-        metrics.reload(ReloadOutcome::Bad);
-        channels.reload.send_replace(problem);
-    };
+) -> Result<(), String> {
     let loaded = match reload {
         Reload::Good(loaded) => loaded,
         Reload::Bad(problems) => {
-            return refuse(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+            return Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
     };
     let Config { fixed: new_fixed, live: settings } = loaded.config;
@@ -206,17 +214,11 @@ fn apply(
     let audit = if before.config.audit == settings.audit {
         Arc::clone(&before.audit)
     } else {
-        match Audit::new(&settings.audit, Arc::clone(metrics)) {
-            Ok(audit) => Arc::new(audit),
-            Err(error) => return refuse(format!("audit: {error}")),
-        }
+        Arc::new(Audit::new(&settings.audit, Arc::clone(metrics))?)
     };
     let level = settings.telemetry.log_level;
     let limits = Settings { limits: Arc::new(settings.limits.clone()) };
-    let live = match build(Arc::new(settings), perses, audit, Some(&before), metrics) {
-        Ok(live) => live,
-        Err(problem) => return refuse(problem),
-    };
+    let live = build(Arc::new(settings), fixed, audit, Some(&before), metrics)?;
     channels.live.send_replace(Arc::new(live));
     channels.limits.send_replace(limits);
     if let (Some(channel), Some(tls)) = (&channels.tls, tls) {
@@ -231,15 +233,16 @@ fn apply(
         tracing::info!("A changed configuration is in use");
     } else {
         metrics.reload(ReloadOutcome::Restart);
-        channels.reload.send_replace("listen and perses.url take effect after a restart".to_owned());
+        channels.reload.send_replace("in use, but listen and perses as they were at the start: restart".to_owned());
         tracing::warn!("A changed configuration is in use, but listen and perses take effect after a restart only");
     }
+    Ok(())
 }
 
 /// Builds what a configuration says. What is remembered about people survives as long as nothing that decides it changed.
 fn build(
     settings: Arc<config::Live>,
-    perses: &Arc<Perses>,
+    fixed: &config::Fixed,
     audit: Arc<Audit>,
     before: Option<&Live>,
     metrics: &Arc<Metrics>,
@@ -260,6 +263,15 @@ fn build(
             (cluster, Arc::new(identities), Arc::new(access))
         }
     };
+    let limits = &settings.limits;
+    let perses = match before.filter(|before| of_perses(&before.config.limits) == of_perses(limits)) {
+        Some(before) => Arc::clone(&before.perses),
+        None => {
+            let dial = dial_to(&fixed.perses_url, None, &settings)?;
+            let (timeout, prefix) = (limits.perses_timeout, &fixed.api_prefix);
+            Arc::new(Perses::new(dial, prefix, timeout, limits.answer, Arc::clone(metrics)))
+        }
+    };
     let mut clients = Vec::with_capacity(settings.backends.len());
     for backend in &settings.backends {
         let dial = dial_to(&backend.url, backend.ca.clone(), &settings)?;
@@ -271,15 +283,20 @@ fn build(
         cluster.renew(&settings.cluster)?;
     }
     Ok(Live {
-        catalog: Catalog::new(Arc::clone(perses), Arc::clone(&access), &settings),
-        queries: Queries::new(Arc::clone(perses), clients, &settings.limits, Arc::clone(metrics)),
-        perses: Arc::clone(perses),
+        catalog: Catalog::new(Arc::clone(&perses), Arc::clone(&access), &settings),
+        queries: Queries::new(Arc::clone(&perses), clients, &settings.limits, Arc::clone(metrics)),
+        perses,
         config: settings,
         cluster,
         identities,
         access,
         audit,
     })
+}
+
+/// The limits that the client of Perses is made with.
+fn of_perses(limits: &config::Limits) -> (Duration, usize, usize) {
+    (limits.perses_timeout, limits.answer, limits.upstream_connections)
 }
 
 fn dial_to(origin: &config::Origin, roots: Option<Vec<u8>>, settings: &config::Live) -> Result<Dial, String> {
@@ -303,9 +320,9 @@ mod tests {
                 "Max processes             95931   95931  processes\nMax open files            {files}  1048576  files\n"
             ))
         };
-        assert_eq!(affordable(4096, limits("1048576")), 4096);
-        assert_eq!(affordable(4096, limits("1024")), 464);
-        assert_eq!(affordable(4096, limits("20")), 8, "a few in any case");
-        assert_eq!((affordable(4096, limits("unlimited")), affordable(4096, None)), (4096, 4096));
+        assert_eq!(affordable(limits("1048576")), 524_240);
+        assert_eq!(affordable(limits("1024")), 464);
+        assert_eq!(affordable(limits("20")), 8, "a few in any case");
+        assert_eq!((affordable(limits("unlimited")), affordable(None)), (usize::MAX, usize::MAX));
     }
 }

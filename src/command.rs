@@ -143,7 +143,19 @@ fn run(flags: &Flags, path: &Path) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("no runtime: {error}")),
     };
-    match runtime.block_on(crate::app::run(path, loaded, handle, stopped(), |_| {})) {
+    let outcome = runtime.block_on(async {
+        let (ask, asked) = tokio::sync::oneshot::channel::<()>();
+        let stop = async {
+            let _ = asked.await;
+        };
+        tokio::select! {
+            outcome = crate::app::run(path, loaded, handle, stop, |_| {}) => outcome,
+            () = signals(ask) => Err("asked twice to stop: what had begun was cut".to_owned()),
+        }
+    });
+    // Nothing is waited for that a second signal has cut.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
     }
@@ -162,19 +174,33 @@ fn runtime() -> tokio::runtime::Builder {
     builder
 }
 
-/// SIGTERM, as kubelet sends it, or Ctrl-C.
-async fn stopped() {
+/// Passes on the first SIGTERM, as kubelet sends it, or Ctrl-C, and resolves at the second. SIGHUP does nothing: a changed
+/// configuration is noticed without it, and nobody who asks for a reload means to end the process.
+async fn signals(ask: tokio::sync::oneshot::Sender<()>) {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
+    let of = |kind| signal(kind).map_err(|cause| tracing::warn!(%cause, "A signal cannot be listened to")).ok();
+    let (mut terminate, mut interrupt) = (of(SignalKind::terminate()), of(SignalKind::interrupt()));
+    // To listen is to be no longer ended by it.
+    let _hangup = of(SignalKind::hangup());
+    let mut ask = Some(ask);
+    loop {
+        tokio::select! {
+            Some(()) = next(terminate.as_mut()) => {}
+            Some(()) = next(interrupt.as_mut()) => {}
+            else => return std::future::pending().await,
         }
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
+        match ask.take() {
+            Some(ask) => drop(ask.send(())),
+            None => return,
         }
+    }
+}
+
+/// The next signal of a kind that can be listened to.
+async fn next(signal: Option<&mut tokio::signal::unix::Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
     }
 }
 

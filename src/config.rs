@@ -159,7 +159,7 @@ pub struct Cluster {
     pub timeout: Duration,
     /// `cluster.reviews_in_flight`, default 64: how many requests we have open at the API server at most.
     pub in_flight: usize,
-    /// `cluster.reviews_per_second`, default 200: and how many we begin in a second.
+    /// `cluster.reviews_per_second`, default 500: and how many we begin in a second.
     pub per_second: u32,
 }
 
@@ -285,7 +285,7 @@ pub struct Limits {
     pub perses_timeout: Duration,
     /// `limits.upstream_connections`, default 64: kept idle to one upstream.
     pub upstream_connections: usize,
-    /// `limits.namespaces`, default 2000: in one caller's set.
+    /// `limits.namespaces`, default 2000: reviewed one by one for a caller.
     pub namespaces: usize,
     /// `limits.cached_reviews`, default 10,000: entries in each review cache.
     pub cached_reviews: u64,

@@ -90,6 +90,10 @@ impl Handler for Gateway {
         };
         answer::finish(response, &head, journal)
     }
+
+    fn refused(&self, reason: Reason) {
+        self.metrics.refusal(reason);
+    }
 }
 
 async fn journey(

@@ -8,7 +8,7 @@ mod watch;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,10 +20,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
+use crate::refusal::Reason;
 use watch::{Activity, Watched};
 
 /// Answers requests. There is always an answer.
@@ -36,6 +37,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// Answers one request.
     fn call(&self, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Is told of a head that hyper refused by itself, with a bare 400 or 431.
+    fn refused(&self, _: Reason) {}
 }
 
 /// Who is at the other end of a connection.
@@ -57,17 +61,35 @@ pub struct Settings {
 /// What all listeners of the process share.
 #[derive(Clone)]
 pub struct Shared {
-    /// One permit a connection, over all listeners.
-    connections: Arc<Semaphore>,
+    /// How many of those that are open count against the bound.
+    taken: Arc<AtomicUsize>,
+    /// The bound, whatever `limits.connections` says.
+    range: (usize, usize),
     /// Open connections, for metrics.
     open: Arc<AtomicI64>,
 }
 
 impl Shared {
-    /// Room for so many connections.
+    /// Room for as many connections as `limits.connections` says at the time, within these two numbers.
     #[must_use]
-    pub fn new(connections: usize, open: Arc<AtomicI64>) -> Self {
-        Self { connections: Arc::new(Semaphore::new(connections)), open }
+    pub fn new(range: (usize, usize), open: Arc<AtomicI64>) -> Self {
+        Self { taken: Arc::default(), range, open }
+    }
+
+    /// Room for one more, until it is dropped.
+    fn take(&self, limit: usize) -> Option<Place> {
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.taken));
+        (before < limit.clamp(self.range.0, self.range.1)).then_some(place)
+    }
+}
+
+/// One connection's room.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -99,11 +121,11 @@ pub async fn serve<H: Handler>(
             }
         };
         // Nobody can be answered before TLS stands, so beyond the limit a connection is closed unheard.
-        let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        let limits = Arc::clone(&settings.borrow().limits);
+        let Some(place) = shared.take(limits.connections) else {
             tracing::debug!("A connection was closed: limits.connections is reached");
             continue;
         };
-        let limits = Arc::clone(&settings.borrow().limits);
         let tls = tls.as_ref().map(|config| Arc::clone(&config.borrow()));
         let (handler, open, watcher) = (handler.clone(), Arc::clone(&shared.open), graceful.watcher());
         tasks.spawn(async move {
@@ -111,7 +133,7 @@ pub async fn serve<H: Handler>(
             let peer = Peer { address, tls: tls.is_some() };
             connection(tcp, tls, &limits, handler, peer, watcher).await;
             open.fetch_sub(1, Ordering::Relaxed);
-            drop(permit);
+            drop(place);
         });
     }
     drop(listener);
@@ -152,6 +174,7 @@ async fn http<H: Handler, I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 ) {
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity), limits));
+    let told = handler.clone();
     let service = service_fn(move |request| {
         let (handler, guard) = (handler.clone(), Activity::begin(&activity));
         async move {
@@ -178,6 +201,11 @@ async fn http<H: Handler, I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .keep_alive_timeout(Duration::from_secs(20));
     let served = watcher.watch(builder.serve_connection(io, service).into_owned()).await;
     if let Err(error) = served {
+        match error.downcast_ref::<hyper::Error>() {
+            Some(error) if error.is_parse_too_large() => told.refused(Reason::HeadTooLarge),
+            Some(error) if error.is_parse() => told.refused(Reason::MalformedHead),
+            _ => {}
+        }
         tracing::debug!(cause = %error, "A connection ended badly");
     }
 }

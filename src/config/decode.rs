@@ -95,9 +95,9 @@ impl Surroundings for Recorded<'_> {
 /// # Errors
 /// Every problem, in the order of the file.
 pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<Problem>> {
-    let root = tree::parse(text).map_err(|problem| vec![problem])?;
+    let (root, twice) = tree::parse(text).map_err(|problem| vec![problem])?;
     let around = Recorded { inner: surroundings, files: RefCell::default() };
-    let mut notes = Notes::default();
+    let mut notes = Notes { problems: twice, ..Notes::default() };
     let mut root = Section::root(&root, &mut notes);
     root.reserved(&["cache", "workloads", "dashboards", "injection", "live", "sharing"], &mut notes);
     let fixed = sections::fixed(&mut root, &mut notes);

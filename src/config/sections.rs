@@ -213,7 +213,7 @@ pub(super) fn cluster(root: &mut Section<'_>, around: &dyn Surroundings, notes: 
 
 pub(super) fn login(root: &mut Section<'_>, notes: &mut Notes) -> Option<String> {
     let mut login = root.section("login", notes);
-    login.reserved(&["openshift", "oidc"], notes);
+    login.reserved(&["openshift", "oidc", "none"], notes);
     let read = |text: &str| units::origin(text).map(|_| text.trim_end_matches('/').to_owned());
     let url = login.optional("external_url", notes, read, Clone::clone);
     login.finish(notes);

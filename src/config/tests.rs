@@ -46,6 +46,16 @@ fn problems(text: &str) -> String {
 }
 
 #[test]
+fn a_key_that_stands_twice_hides_no_other_problem() {
+    let text = "limits:\n  body: 1\n  body: 2\naudit: {strem: x}\nmetrics_backends:\n  - {name: a, url: 'http://a'}\n";
+    assert_eq!(
+        problems(text),
+        "2:3: limits.body: must be from 1KiB to 64MiB\n3:3: body: this key stands twice in its section\n\
+         4:9: audit.strem: unknown key \"strem\", did you mean \"stream\"?"
+    );
+}
+
+#[test]
 fn shipped_files_are_good() {
     for name in ["minimal.yaml", "example.yaml"] {
         assert_eq!(problems(&shipped(name)), "good", "{name}");
@@ -201,5 +211,13 @@ async fn changes_are_noticed_by_content_through_links_too() {
     assert!(points(watcher.next().await).is_err(), "and one that must not be used is told");
     fs::write(folder.join("ca"), CA).unwrap();
     assert_eq!(points(watcher.next().await), Ok(3));
+    fs::write(folder.join("v2/c.yaml"), text(4).replace("/ca\n", "/later\n")).unwrap();
+    assert!(points(watcher.next().await).is_err(), "it names a file that is not there");
+    fs::write(folder.join("later"), CA).unwrap();
+    assert_eq!(points(watcher.next().await), Ok(4), "a file that a wrong one names comes later");
+    watcher.retry();
+    assert_eq!(points(watcher.next().await), Ok(4), "what could not be put in place is tried again");
+    let quiet = tokio::time::timeout(Duration::from_millis(100), watcher.next()).await;
+    assert!(quiet.is_err(), "and once it is, all is quiet");
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -37,11 +37,12 @@ impl Value {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Node, Problem> {
+/// The tree, and the keys that stand twice in a section, of which it holds the first.
+pub(super) fn parse(text: &str) -> Result<(Node, Vec<Problem>), Problem> {
     if text.len() > LARGEST {
         return Err(Problem::new(1, 1, "", format!("the file is larger than {LARGEST} bytes")));
     }
-    let mut reader = Reader { parser: Parser::new_from_str(text), depth: 0 };
+    let mut reader = Reader { parser: Parser::new_from_str(text), depth: 0, twice: Vec::new() };
     let mut root = None;
     loop {
         let (event, line, column) = reader.next()?;
@@ -55,12 +56,13 @@ pub(super) fn parse(text: &str) -> Result<Node, Problem> {
             event => root = Some(reader.node(event, line, column)?),
         }
     }
-    Ok(root.unwrap_or(Node { line: 1, column: 1, value: Value::Nothing }))
+    Ok((root.unwrap_or(Node { line: 1, column: 1, value: Value::Nothing }), reader.twice))
 }
 
 struct Reader<'t> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     depth: usize,
+    twice: Vec<Problem>,
 }
 
 impl<'t> Reader<'t> {
@@ -118,11 +120,12 @@ impl<'t> Reader<'t> {
                     let Node { value: Value::Word(key), .. } = self.node(event, line, column)? else {
                         return Err(Problem::new(line, column, "", "a key must be a plain word"));
                     };
-                    if map.iter().any(|(known, _)| *known == key) {
-                        return Err(Problem::new(line, column, &key, "this key stands twice in its section"));
-                    }
                     let (event, below, across) = self.next()?;
                     let mut node = self.node(event, below, across)?;
+                    if map.iter().any(|(known, _)| *known == key) {
+                        self.twice.push(Problem::new(line, column, &key, "this key stands twice in its section"));
+                        continue;
+                    }
                     // Problems with an entry are told where its key stands.
                     (node.line, node.column) = (line, column);
                     map.push((key, node));

@@ -23,6 +23,8 @@ pub struct Watcher {
     /// Named by the last good configuration.
     files: Vec<PathBuf>,
     seen: Vec<u8>,
+    /// What was wrong with the files at the last look.
+    wrong: Option<Vec<Problem>>,
     interval: Duration,
 }
 
@@ -30,9 +32,14 @@ impl Watcher {
     /// Looks every `interval`, beginning with what is there now.
     #[must_use]
     pub fn new(path: &Path, files: Vec<PathBuf>, interval: Duration) -> Self {
-        let mut watcher = Self { path: path.to_owned(), files, seen: Vec::new(), interval };
+        let mut watcher = Self { path: path.to_owned(), files, seen: Vec::new(), wrong: None, interval };
         watcher.seen = watcher.digest();
         watcher
+    }
+
+    /// The last good configuration could not be put in place, so it is given again at the next look.
+    pub fn retry(&mut self) {
+        self.wrong = Some(Vec::new());
     }
 
     /// Waits for the next change.
@@ -40,14 +47,22 @@ impl Watcher {
         loop {
             tokio::time::sleep(self.interval).await;
             let digest = self.digest();
-            if digest == self.seen {
+            // What a wrong file names may come later than the file, so it is read again until it is good.
+            if digest == self.seen && self.wrong.is_none() {
                 continue;
             }
-            // Each state of the files is told once, good or bad.
-            self.seen = digest;
             match load(&self.path) {
-                Err(problems) => return Reload::Bad(problems),
+                Err(problems) => {
+                    // Each state of the files is told once.
+                    let told = digest == self.seen && self.wrong.as_ref() == Some(&problems);
+                    self.seen = digest;
+                    if !told {
+                        self.wrong = Some(problems.clone());
+                        return Reload::Bad(problems);
+                    }
+                }
                 Ok(loaded) => {
+                    self.wrong = None;
                     self.files.clone_from(&loaded.files);
                     self.seen = self.digest();
                     return Reload::Good(Box::new(loaded));

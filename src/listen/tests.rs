@@ -22,6 +22,7 @@ impl Handler for Echo {
 
 struct Server {
     address: SocketAddr,
+    settings: channel::Sender<Settings>,
     stop: channel::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -38,13 +39,11 @@ async fn start(change: impl FnOnce(&mut config::Limits), delay: u64) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = channel::channel(false);
-    let shared = Shared::new(limits.connections, Arc::default());
-    let (keep, settings) = channel::channel(Settings { limits: Arc::new(limits) });
-    let task = tokio::spawn(async move {
-        serve(listener, None, settings, shared, Echo(Duration::from_millis(delay)), stopped).await;
-        drop(keep);
-    });
-    Server { address, stop, task }
+    let shared = Shared::new((1, usize::MAX), Arc::default());
+    let (settings, read) = channel::channel(Settings { limits: Arc::new(limits) });
+    let echo = Echo(Duration::from_millis(delay));
+    let task = tokio::spawn(serve(listener, None, read, shared, echo, stopped));
+    Server { address, settings, stop, task }
 }
 
 async fn talk(address: SocketAddr, parts: &[(&[u8], u64)]) -> String {
@@ -105,6 +104,9 @@ async fn connections_are_bounded() {
     let mut buffer = [0; 16];
     assert!(first.read(&mut buffer).await.unwrap() > 0);
     assert_eq!(talk(server.address, &[(GET, 0)]).await, "", "closed unheard");
+    let raised = config::Limits { connections: 2, ..(*server.settings.borrow().limits).clone() };
+    server.settings.send_replace(Settings { limits: Arc::new(raised) });
+    assert!(talk(server.address, &[(GET, 0)]).await.contains("hello"), "the bound is that of now");
     drop(first);
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(talk(server.address, &[(GET, 0)]).await.contains("hello"), "room again");

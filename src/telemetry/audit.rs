@@ -1,14 +1,14 @@
 //! One JSON line for each decision, on its own stream or file.
 //!
-//! A request never waits for the disk: lines go through a bounded queue to one thread. A line that finds the queue full is
-//! dropped and counted.
+//! A request never waits for the disk: lines go through a bounded queue to one thread. A line that finds the queue full, or
+//! that the disk does not take, is lost and counted.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
@@ -19,6 +19,11 @@ use crate::config;
 
 /// Lines that may wait for the disk.
 const QUEUE: usize = 8192;
+/// Bytes from which on no more lines go with one write.
+const BATCH: usize = 64 << 10;
+
+/// How long the end waits for lines to be written.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is written of one decision. No tokens, no query values.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +61,8 @@ pub struct Record<'a> {
 /// The audit stream.
 pub struct Audit {
     queue: Option<SyncSender<String>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    /// Closed when everything that was queued has been written.
+    written: Option<Mutex<Receiver<()>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,16 +70,29 @@ impl Audit {
     /// Opens the stream.
     ///
     /// # Errors
-    /// When the file cannot be opened or no thread can be started.
-    pub fn new(settings: &config::Audit, metrics: Arc<Metrics>) -> io::Result<Self> {
+    /// When the file cannot be opened or no thread can be started: which setting, and why.
+    pub fn new(settings: &config::Audit, metrics: Arc<Metrics>) -> Result<Self, String> {
         let target = match settings {
-            config::Audit::Off => return Ok(Self { queue: None, writer: None, metrics }),
+            config::Audit::Off => return Ok(Self { queue: None, written: None, metrics }),
             config::Audit::Stdout => Target::Stdout,
-            config::Audit::File(path) => Target::File { file: open(path)?, path: path.clone() },
+            config::Audit::File(path) => {
+                let file = open(path).map_err(|error| {
+                    format!("audit.file: {} cannot be opened to be appended to: {error}", path.display())
+                })?;
+                Target::File { file, path: path.clone() }
+            }
         };
         let (queue, lines) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_all(target, &lines))?;
-        Ok(Self { queue: Some(queue), writer: Some(writer), metrics })
+        let (ended, written) = sync_channel(0);
+        let counted = Arc::clone(&metrics);
+        std::thread::Builder::new()
+            .name("audit".to_owned())
+            .spawn(move || {
+                write_all(target, &lines, &counted);
+                drop(ended);
+            })
+            .map_err(|error| format!("audit: no thread can be started: {error}"))?;
+        Ok(Self { queue: Some(queue), written: Some(Mutex::new(written)), metrics })
     }
 
     /// Whether records go anywhere.
@@ -86,41 +105,71 @@ impl Audit {
     pub fn write(&self, record: &Record<'_>) {
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(line(record)) {
-            self.metrics.audit_dropped();
+            self.metrics.audit_dropped(1);
         }
     }
 }
 
 impl Drop for Audit {
-    /// Waits until everything that was queued has been written.
+    /// Waits until everything that was queued has been written, but not for ever: a pipe that nobody reads must not keep the
+    /// process from ending.
     fn drop(&mut self) {
         drop(self.queue.take());
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        if let Some(Ok(written)) = self.written.take().map(Mutex::into_inner)
+            && written.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout)
+        {
+            tracing::error!("Audit lines are lost: nobody takes them");
         }
     }
 }
 
 enum Target {
     Stdout,
-    File { file: BufWriter<File>, path: PathBuf },
+    File { file: File, path: PathBuf },
 }
 
-fn open(path: &Path) -> io::Result<BufWriter<File>> {
-    Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write_all(mut target: Target, lines: &Receiver<String>) {
+/// Writes what is queued until nobody can queue any more.
+fn write_all(mut target: Target, lines: &Receiver<String>, metrics: &Metrics) {
+    let mut batch = String::new();
+    // Lines lost since the last that was written; a full disk is told once, not with every line.
+    let mut lost = 0_u64;
     loop {
         match lines.recv_timeout(Duration::from_secs(2)) {
             Ok(line) => {
-                let mut outcome = write_line(&mut target, &line);
-                // Whatever else is there goes with the same flush.
-                while let Ok(line) = lines.try_recv() {
-                    outcome = outcome.and(write_line(&mut target, &line));
+                batch.clear();
+                // A line that was cut short is ended, so that the next stands alone.
+                if lost > 0 {
+                    batch.push('\n');
                 }
-                if let Err(error) = outcome.and(flush(&mut target)) {
-                    tracing::warn!(cause = %error, "Audit lines could not be written");
+                batch.push_str(&line);
+                batch.push('\n');
+                let mut count = 1;
+                // Whatever else is there goes with the same write.
+                while batch.len() < BATCH
+                    && let Ok(line) = lines.try_recv()
+                {
+                    batch.push_str(&line);
+                    batch.push('\n');
+                    count += 1;
+                }
+                match write(&mut target, batch.as_bytes()) {
+                    Ok(()) if lost == 0 => {}
+                    Ok(()) => {
+                        tracing::warn!(lost, "Audit lines are written again; some were lost");
+                        lost = 0;
+                    }
+                    Err(error) => {
+                        if lost == 0 {
+                            let to = target.name();
+                            tracing::error!(to, cause = %error, "Audit lines are lost until they can be written again");
+                        }
+                        lost += count;
+                        metrics.audit_dropped(count);
+                    }
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -136,17 +185,23 @@ fn write_all(mut target: Target, lines: &Receiver<String>) {
     }
 }
 
-fn write_line(target: &mut Target, line: &str) -> io::Result<()> {
-    match target {
-        Target::Stdout => writeln!(io::stdout().lock(), "{line}"),
-        Target::File { file, .. } => writeln!(file, "{line}"),
+impl Target {
+    fn name(&self) -> String {
+        match self {
+            Self::Stdout => "standard output".to_owned(),
+            Self::File { path, .. } => path.display().to_string(),
+        }
     }
 }
 
-fn flush(target: &mut Target) -> io::Result<()> {
+fn write(target: &mut Target, bytes: &[u8]) -> io::Result<()> {
     match target {
-        Target::Stdout => io::stdout().flush(),
-        Target::File { file, .. } => file.flush(),
+        Target::Stdout => {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(bytes)?;
+            stdout.flush()
+        }
+        Target::File { file, .. } => file.write_all(bytes),
     }
 }
 
@@ -271,13 +326,8 @@ mod tests {
         assert_eq!(value["duration_ms"], 1.5);
     }
 
-    #[test]
-    fn lines_reach_the_file_and_follow_it_when_it_is_moved() {
-        let folder = std::env::temp_dir().join(format!("audit-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let path = folder.join("audit.log");
-        let audit = Audit::new(&config::Audit::File(path.clone()), Arc::new(Metrics::new())).expect("a file");
-        let record = Record {
+    fn record(code: u16) -> Record<'static> {
+        Record {
             time: UNIX_EPOCH,
             request_id: "1",
             user: None,
@@ -290,12 +340,55 @@ mod tests {
             name: None,
             allowed: true,
             reason: None,
-            code: 200,
+            code,
             duration: Duration::ZERO,
-        };
-        audit.write(&record);
+        }
+    }
+
+    #[test]
+    fn lines_reach_the_file() {
+        let folder = std::env::temp_dir().join(format!("audit-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("audit.log");
+        let audit = Audit::new(&config::Audit::File(path.clone()), Arc::new(Metrics::new())).expect("a file");
+        audit.write(&record(200));
+        audit.write(&record(201));
         drop(audit);
-        assert_eq!(std::fs::read_to_string(&path).expect("a file").lines().count(), 1);
+        assert_eq!(std::fs::read_to_string(&path).expect("a file").lines().count(), 2);
         std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_does_not_take_are_counted() {
+        let metrics = Arc::new(Metrics::new());
+        let audit = Audit::new(&config::Audit::File("/dev/full".into()), Arc::clone(&metrics)).expect("it opens");
+        for _ in 0..3 {
+            audit.write(&record(200));
+        }
+        drop(audit);
+        assert!(metrics.encode().contains("perses_sidecar_audit_lines_dropped_total 3\n"));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_does_not_keep_the_end_waiting() {
+        let path = std::env::temp_dir().join(format!("audit-pipe-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        let held = OpenOptions::new().read(true).write(true).open(&path).expect("a pipe");
+        let audit = Audit::new(&config::Audit::File(path.clone()), Arc::new(Metrics::new())).expect("it opens");
+        for _ in 0..2000 {
+            audit.write(&record(200));
+        }
+        let began = std::time::Instant::now();
+        drop(audit);
+        assert!(began.elapsed() < PATIENCE * 2);
+        drop(held);
+        std::fs::remove_file(&path).expect("removed");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named_with_its_setting() {
+        let settings = config::Audit::File("/nowhere/audit.log".into());
+        let error = Audit::new(&settings, Arc::new(Metrics::new())).err().expect("no such folder");
+        assert!(error.starts_with("audit.file: /nowhere/audit.log cannot be opened"), "{error}");
     }
 }

@@ -169,6 +169,12 @@ impl Metrics {
         registry.register("upstream_requests", "Requests to the servers behind us", upstream_requests.clone());
         let family = Family::<UpstreamLabel, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
         registry.register("upstream_duration_seconds", "Time until an upstream's answer", family.clone());
+        // What alerts are made of begins at 0, so that its first rise is seen.
+        for upstream in UPSTREAMS {
+            for code in ["200", "500", "502", "503", "504", "error", "5xx"] {
+                drop(upstream_requests.get_or_create(&UpstreamLabels { upstream, code }));
+            }
+        }
         let upstream_seconds =
             UPSTREAMS.iter().map(|upstream| family.get_or_create_owned(&UpstreamLabel { upstream })).collect();
         let family = Family::<ReviewLabels, Counter>::default();
@@ -189,7 +195,7 @@ impl Metrics {
             reload_successful.clone(),
         );
         let audit_dropped = Counter::default();
-        registry.register("audit_lines_dropped", "Audit lines lost to a full queue", audit_dropped.clone());
+        registry.register("audit_lines_dropped", "Audit lines lost to a full queue or disk", audit_dropped.clone());
         let open = Gauge::default();
         registry.register("connections", "Open connections", open.clone());
         let build = Family::<BuildLabels, Gauge>::default();
@@ -268,9 +274,9 @@ impl Metrics {
         self.reload_successful.set(i64::from(outcome != ReloadOutcome::Bad));
     }
 
-    /// An audit line was lost.
-    pub fn audit_dropped(&self) {
-        self.audit_dropped.inc();
+    /// Audit lines were lost.
+    pub fn audit_dropped(&self, lines: u64) {
+        self.audit_dropped.inc_by(lines);
     }
 
     /// Where listeners count their open connections.
@@ -341,6 +347,7 @@ mod tests {
             r#"perses_sidecar_refusals_total{reason="hidden"} 1"#,
             r#"perses_sidecar_refusals_total{reason="upgrade"} 0"#,
             r#"perses_sidecar_upstream_requests_total{upstream="perses",code="error"} 1"#,
+            r#"perses_sidecar_upstream_requests_total{upstream="cluster",code="error"} 0"#,
             r#"perses_sidecar_reviews_total{kind="access",outcome="denied"} 1"#,
             r#"perses_sidecar_confine_total{outcome="ok"} 1"#,
             r#"perses_sidecar_config_reloads_total{outcome="bad"} 1"#,

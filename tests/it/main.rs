@@ -11,6 +11,7 @@ mod floors;
 mod gateway;
 mod identity;
 mod refused;
+mod operator;
 mod reload;
 mod shapes;
 mod support;

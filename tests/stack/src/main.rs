@@ -87,10 +87,12 @@ fn introduce(world: &World, binary: &Path, sidecar: Option<&Server>) {
         world.ports[1],
         world.ca_file.display()
     );
+    println!("Perses built from its Go module has no web UI in it; --perses PATH takes another binary.");
     println!("Probes and metrics:  {}/readyz  {}/metrics", world.admin(), world.admin());
     println!(
         "\nPeople: ada edits team-a and views team-b, grace edits team-b, root administers, eve may see nothing.\n"
     );
+    println!("  export GATEWAY='{gateway}'\n  export ADMIN='{}'", world.admin());
     for (name, person) in &world.people {
         println!("  export {}='{}'", name.to_uppercase(), person.token);
     }

@@ -12,5 +12,6 @@ mod gateway;
 mod identity;
 mod refused;
 mod reload;
+mod remembered;
 mod support;
 mod tls;

@@ -153,7 +153,7 @@ fn affordable(wanted: usize, limits: Option<String>) -> usize {
         let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
         line.split_whitespace().next()?.parse::<usize>().ok()
     });
-    files.map_or(wanted, |files| wanted.min(files.saturating_sub(KEPT) / 2).max(8))
+    files.map_or(wanted, |files| wanted.min((files.saturating_sub(KEPT) / 2).max(8)))
 }
 
 /// The addresses that are listened on.
@@ -306,6 +306,7 @@ mod tests {
         assert_eq!(affordable(4096, limits("1048576")), 4096);
         assert_eq!(affordable(4096, limits("1024")), 464);
         assert_eq!(affordable(4096, limits("20")), 8, "a few in any case");
+        assert_eq!(affordable(4, limits("1048576")), 4, "never more than configured");
         assert_eq!((affordable(4096, limits("unlimited")), affordable(4096, None)), (4096, 4096));
     }
 }

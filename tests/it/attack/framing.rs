@@ -112,8 +112,8 @@ async fn heads_that_are_none() {
             &[0, 400],
         ),
         line(
-            "lone LFs behind empty lines",
-            "\n\nGET /-/whoami HTTP/1.1␊host: x␊authorization: Bearer TOKEN␊␊",
+            "a lone LF behind empty lines",
+            "\n\nGET /-/whoami HTTP/1.1␊host: x\nauthorization: Bearer TOKEN\n\n",
             &[0, 400],
         ),
         line("lone LFs throughout", "GET /-/whoami HTTP/1.1␊host: x␊authorization: Bearer TOKEN␊␊", &[0, 400]),

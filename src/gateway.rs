@@ -139,13 +139,10 @@ async fn journey(
     let knows = |url: &str| live.queries.sources().knows(url);
     let named = std::sync::Mutex::default();
     let brought = Brought { body, accept_encoding, knows: &knows, named: &named };
+    let _changing = writes.then(|| live.queries.sources().changing());
     let reply = live.catalog.answer(grant, brought).await;
     journal.named(named.into_inner().unwrap_or_default());
-    let reply = reply?;
-    if writes {
-        live.queries.sources().forget();
-    }
-    Ok(reply)
+    reply
 }
 
 /// What is refused whatever the route: tunnels, and heads that two servers could read differently.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::{constant_time, digest, hmac, rand};
 use http::HeaderMap;
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cluster::{Cluster, ClusterError, Identity};
 use crate::config;
@@ -32,8 +32,10 @@ const NOT_IN_KEYS: [&str; 5] = [
 /// Reviews of tokens that were never good, at once. All reviews wait in one line; whoever sends made-up tokens must not fill
 /// it, or everybody whose verdict runs out would be turned away.
 const STRANGERS: usize = 16;
-/// How long a stranger waits for a turn.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stranger waits for a turn: long enough for all who come at once in the morning and a slow API server.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Strangers who may wait; more are told to come back at once, so that a flood does not pile up.
+const LINE: usize = 2048;
 /// How long a token that was good is no stranger.
 const ACQUAINTED: Duration = Duration::from_secs(3600);
 /// Callers who are found at once.
@@ -117,7 +119,7 @@ pub struct Identities {
     lifetimes: Lifetimes,
     /// Tokens that were good a while ago. Each is reviewed again all the same.
     acquainted: Cache<Digest, ()>,
-    strangers: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
     key: hmac::Key,
     metrics: Arc<Metrics>,
 }
@@ -171,7 +173,7 @@ impl Identities {
             recent: Memo::new(RECENT),
             lifetimes: Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl },
             acquainted: Cache::builder().max_capacity(entries).time_to_live(ACQUAINTED).build(),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            strangers: Arc::new(Strangers::new()),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             metrics,
         })
@@ -224,7 +226,7 @@ impl Identities {
         // In a task of its own: whoever asked first may go away without taking the answer from the others.
         let lookup = tokio::spawn(async move {
             let ask = async move {
-                let _turn = if acquainted.contains_key(&key) { None } else { Some(turn(&strangers).await?) };
+                let _turn = if acquainted.contains_key(&key) { None } else { Some(strangers.turn().await?) };
                 let verdict = review(&cluster, &token, &audiences).await?;
                 if let Verdict::Known(_) = verdict {
                     acquainted.insert(key, ()).await;
@@ -246,12 +248,26 @@ impl Identities {
     }
 }
 
-/// A stranger's turn to be reviewed.
-async fn turn(strangers: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, ClusterError> {
-    match tokio::time::timeout(PATIENCE, strangers.acquire()).await {
-        Ok(Ok(turn)) => Ok(turn),
-        Ok(Err(_)) => Err(ClusterError::Failed("shutting down".to_owned())),
-        Err(_) => Err(ClusterError::Busy(Duration::from_secs(1))),
+/// The line of those whose tokens were never good.
+struct Strangers {
+    places: Semaphore,
+    turns: Semaphore,
+}
+
+impl Strangers {
+    fn new() -> Self {
+        Self { places: Semaphore::new(STRANGERS + LINE), turns: Semaphore::new(STRANGERS) }
+    }
+
+    /// A stranger's turn to be reviewed, and their place in the line until it is over.
+    async fn turn(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), ClusterError> {
+        let busy = || ClusterError::Busy(Duration::from_secs(1));
+        let place = self.places.try_acquire().map_err(|_| busy())?;
+        match tokio::time::timeout(PATIENCE, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok((turn, place)),
+            Ok(Err(_)) => Err(ClusterError::Failed("shutting down".to_owned())),
+            Err(_) => Err(busy()),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ struct Entry<K, V> {
 }
 
 /// When somebody began to find something out; what was cleared since must not come back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
 impl<K, V: Clone> Memo<K, V> {

@@ -77,7 +77,7 @@ async fn watch(pool: Weak<Pool>, pause: Duration) {
         tokio::time::sleep(pause).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut waiting = pool.waiting();
-        waiting.links.retain_mut(|(link, since)| since.elapsed() < pool.patience && link.rest());
+        waiting.links.retain_mut(|(link, since)| since.elapsed() < pool.patience && link.is_open());
         if waiting.links.is_empty() {
             waiting.watched = false;
             return;
@@ -191,6 +191,12 @@ impl Link {
         if self.driver.is_some() && !self.sender.is_ready() {
             self.poll();
         }
+        self.driver.is_some() && self.sender.is_ready()
+    }
+
+    /// Whether the other side still holds a connection that waits: nobody drives it, so it has to be looked at.
+    fn is_open(&mut self) -> bool {
+        self.poll();
         self.driver.is_some() && self.sender.is_ready()
     }
 }

@@ -216,7 +216,7 @@ async fn large_answers_come_whole_in_many_pieces() {
                 } else {
                     answer.stream(3_000_000).collect().await.unwrap().to_bytes()
                 };
-                assert!(body.len() == 3_000_000 && body.iter().zip(0_u32..).all(|(b, at)| u32::from(*b) == at % 251));
+                assert!(LARGE.ends_with(&body) && body.len() == 3_000_000);
             }
         });
     }
@@ -265,4 +265,164 @@ async fn no_more_wait_than_may() {
         assert!(answer.bytes(10).await.is_ok());
     }
     assert_eq!((dial.pool.len(), count.load(Ordering::Relaxed)), (2, 3));
+}
+
+#[tokio::test]
+async fn what_was_closed_while_waiting_does_not_wait_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(OK).await.unwrap();
+        tokio::time::sleep(SHORT).await;
+    });
+    let mut dial = dial(Origin { tls: false, host: "127.0.0.1".to_owned(), port, base: String::new() }, 4);
+    dial.pool = Arc::new(Pool::new(8, LONG));
+    assert!(get(&dial, LONG).await.unwrap().bytes(10).await.is_ok());
+    tokio::time::timeout(LONG / 2, async {
+        while dial.pool.len() > 0 {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    })
+    .await
+    .expect("let go of long before its patience is over");
+}
+
+/// Random, and the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((self.0 >> 33) % most).unwrap()
+    }
+}
+
+/// So many bytes that say whose they are.
+fn text_of(id: &str, length: usize) -> Vec<u8> {
+    let mut text = id.repeat(length / id.len() + 1).into_bytes();
+    text.truncate(length);
+    text
+}
+
+/// Says back `/id` and a body made of the id: late, in pieces, chunked or not, with interim answers, before it has read the
+/// whole request, closing before, within or after it, or with something behind it that nobody asked for.
+async fn moody_server() -> Origin {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        for seed in 0.. {
+            let (socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(mood(socket, Dice(seed)));
+        }
+    });
+    Origin { tls: false, host: "127.0.0.1".to_owned(), port, base: String::new() }
+}
+
+async fn mood(mut socket: tokio::net::TcpStream, mut dice: Dice) -> std::io::Result<()> {
+    let mut heard = Vec::new();
+    loop {
+        let head = loop {
+            if let Some(at) = memchr::memmem::find(&heard, b"\r\n\r\n") {
+                break String::from_utf8_lossy(&heard.drain(..at + 4).collect::<Vec<_>>()).into_owned();
+            }
+            if socket.read_buf(&mut heard).await? == 0 {
+                return Ok(());
+            }
+        };
+        let id = head.split(' ').nth(1).unwrap()[1..].to_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.map_or(0, |length| length.parse().unwrap());
+        let early = dice.below(20) == 0;
+        while !early && heard.len() < length {
+            if socket.read_buf(&mut heard).await? == 0 {
+                return Ok(());
+            }
+        }
+        let sent: Vec<u8> = heard.drain(..length.min(heard.len())).collect();
+        assert_eq!(sent, text_of(&id, sent.len()), "the body of another request");
+        tokio::time::sleep(Duration::from_millis(dice.below(4) as u64)).await;
+        let body = text_of(&id, dice.below(3) * dice.below(60_000));
+        let mut answer = Vec::new();
+        if dice.below(10) == 0 {
+            answer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n");
+        }
+        let close = early || dice.below(10) == 0;
+        let closing = if close && dice.below(2) == 0 { "connection: close\r\n" } else { "" };
+        match dice.below(4) {
+            0 => answer.extend_from_slice(format!("HTTP/1.1 204 No Content\r\nid: {id}\r\n{closing}\r\n").as_bytes()),
+            1 => {
+                let head = format!("HTTP/1.1 200 OK\r\nid: {id}\r\n{closing}transfer-encoding: chunked\r\n\r\n");
+                answer.extend_from_slice(head.as_bytes());
+                for piece in body.chunks(7_000) {
+                    answer.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    answer.extend_from_slice(piece);
+                    answer.extend_from_slice(b"\r\n");
+                }
+                answer.extend_from_slice(if dice.below(2) == 0 { b"0\r\n\r\n" } else { b"0\r\na: b\r\n\r\n" });
+            }
+            _ => {
+                let head = format!("HTTP/1.1 200 OK\r\nid: {id}\r\n{closing}content-length: {}\r\n\r\n", body.len());
+                answer.extend_from_slice(head.as_bytes());
+                answer.extend_from_slice(&body);
+            }
+        }
+        let torn = dice.below(30) == 0;
+        match dice.below(30) {
+            _ if torn => answer.truncate(answer.len() / 2),
+            0 => answer.extend_from_slice(b"HTTP/1.1 200 OK\r\nid: evil\r\ncontent-length: 4\r\n\r\nevil"),
+            _ => {}
+        }
+        let whole = dice.below(2) == 0;
+        for piece in answer.chunks(if whole { usize::MAX } else { 9_000 }) {
+            socket.write_all(piece).await?;
+            tokio::task::yield_now().await;
+        }
+        if close || torn || dice.below(30) == 0 {
+            return Ok(());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_gets_the_answer_of_another_and_every_slot_comes_back() {
+    const SLOTS: usize = 24;
+    let dial = Arc::new(dial(moody_server().await, SLOTS));
+    let mut asking = tokio::task::JoinSet::new();
+    for peer in 0..48_u64 {
+        let dial = Arc::clone(&dial);
+        asking.spawn(async move {
+            let (mut dice, mut whole) = (Dice(peer + 1_000), 0);
+            for turn in 0..60 {
+                let id = format!("{peer}-{turn}.");
+                let length = if dice.below(2) == 0 { 0 } else { dice.below(100_000) };
+                let body = Bytes::from(text_of(&id, length));
+                let method = if length == 0 { Method::GET } else { Method::POST };
+                let exchange = async {
+                    let deadline = Instant::now() + LONG;
+                    let answer = dial.send(method, &format!("/{id}"), HeaderMap::new(), body, deadline).await?;
+                    assert_eq!(answer.headers["id"], id.as_str());
+                    let body = if turn % 2 == 0 {
+                        answer.bytes(1 << 20).await?.2
+                    } else {
+                        answer.stream(1 << 20).collect().await?.to_bytes()
+                    };
+                    assert_eq!(body, text_of(&id, body.len()), "of another");
+                    Ok::<_, DialError>(())
+                };
+                // Some go away at any point.
+                let patience =
+                    if dice.below(3) == 0 { Duration::from_micros(dice.below(6_000) as u64) } else { LONG * 2 };
+                match tokio::time::timeout(patience, exchange).await {
+                    Ok(Ok(())) => whole += 1,
+                    Ok(Err(DialError::Broken(_))) | Err(_) => {}
+                    Ok(Err(error)) => panic!("{id}: {error}"),
+                }
+            }
+            whole
+        });
+    }
+    let whole: i32 = asking.join_all().await.into_iter().sum();
+    assert!(whole > 1_000, "{whole} whole answers are too few to say anything");
+    assert_eq!(dial.slots.available_permits(), SLOTS);
 }

@@ -124,3 +124,44 @@ async fn what_has_begun_is_finished_on_stop() {
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
     drop(idle);
 }
+
+#[tokio::test]
+async fn a_large_answer_that_is_read_slowly_and_steadily_comes_whole() {
+    // All of it is there at once, and reading it takes several times limits.idle.
+    const SIZE: usize = 12 << 20;
+    let server = start(|limits| limits.idle = Duration::from_millis(300), 0).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let body = vec![b'x'; SIZE];
+    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {SIZE}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(&body).await.unwrap();
+    let (mut buffer, mut got) = (vec![0; 128 << 10], 0);
+    let began = Instant::now();
+    while let Ok(read) = socket.read(&mut buffer).await {
+        got += read;
+        if read == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    assert!(began.elapsed() > Duration::from_millis(900), "too quick to show anything");
+    assert!(got > SIZE, "cut after {got} bytes");
+}
+
+#[tokio::test]
+async fn requests_that_are_sent_ahead_may_be_cut_anywhere() {
+    // The second comes in two pieces, the first of them together with the first request.
+    let second = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\n\r\nof\nsome\nline";
+    let server = start(|_| {}, 0).await;
+    for at in 1..second.len() {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        socket.write_all(&[GET, &second[..at]].concat()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        socket.write_all(&second[at..]).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"of\nsome\nline") {
+            let read = tokio::time::timeout(Duration::from_secs(2), socket.read_buf(&mut answer)).await;
+            assert!(matches!(read, Ok(Ok(1..))), "cut at {at}: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+}

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::access::Grant;
 use crate::config::Origin;
 use crate::document::{self, DocumentError};
-use crate::memo::Memo;
+use crate::memo::{Memo, Ticket};
 use crate::names::ObjectName;
 use crate::refusal::{Reason, Refusal};
 use crate::route::Source;
@@ -29,7 +29,8 @@ const RECENT: usize = 256;
 pub struct Sources {
     perses: Arc<Perses>,
     backends: Vec<Arc<BackendClient>>,
-    found: Cache<Source, (Arc<BackendClient>, Instant)>,
+    /// With the ticket of whoever looked it up: what was cleared meanwhile may come in late, and is nothing then.
+    found: Cache<Source, (Arc<BackendClient>, Instant, Ticket)>,
     /// What of it was used last.
     recent: Memo<Source, Arc<BackendClient>>,
 }
@@ -54,10 +55,11 @@ impl Sources {
         self.by_url(url).is_some()
     }
 
-    /// Something that describes datasources has changed.
-    pub fn forget(&self) {
-        self.found.invalidate_all();
-        self.recent.clear();
+    /// Something that describes datasources is going to change: what is known is forgotten when this is dropped, whether
+    /// the change was answered, failed half-way, or was given up by whoever asked for it.
+    #[must_use]
+    pub fn changing(&self) -> Changing<'_> {
+        Changing(self)
     }
 
     /// The backend that the datasource of a granted route means.
@@ -69,13 +71,15 @@ impl Sources {
         if let Some(backend) = self.recent.get(source, |known| known == source) {
             return Ok(backend);
         }
-        if let Some((backend, until)) = self.found.get(source).await {
+        if let Some((backend, until, since)) = self.found.get(source).await
+            && since == ticket
+        {
             self.recent.put(ticket, source, source.clone(), Arc::clone(&backend), until);
             return Ok(backend);
         }
         let until = Instant::now() + FRESH;
         let backend = self.look_up(grant, source).await?;
-        self.found.insert(source.clone(), (Arc::clone(&backend), until)).await;
+        self.found.insert(source.clone(), (Arc::clone(&backend), until, ticket)).await;
         Ok(backend)
     }
 
@@ -119,6 +123,16 @@ impl Sources {
             .iter()
             .find(|backend| backend.settings().datasource.as_ref().is_some_and(|shown| shown.name == *name))
             .cloned()
+    }
+}
+
+/// A change under way.
+pub struct Changing<'a>(&'a Sources);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.recent.clear();
+        self.0.found.invalidate_all();
     }
 }
 

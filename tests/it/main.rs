@@ -13,6 +13,7 @@ mod identity;
 mod refused;
 mod operator;
 mod reload;
+mod remembered;
 mod shapes;
 mod support;
 mod tls;

@@ -111,6 +111,11 @@ async fn heads_that_are_none() {
             "GET /-/whoami HTTP/1.1␊host: x\nauthorization: Bearer TOKEN\n\n",
             &[0, 400],
         ),
+        line(
+            "a lone LF behind empty lines",
+            "\n\nGET /-/whoami HTTP/1.1␊host: x\nauthorization: Bearer TOKEN\n\n",
+            &[0, 400],
+        ),
         line("lone LFs throughout", "GET /-/whoami HTTP/1.1␊host: x␊authorization: Bearer TOKEN␊␊", &[0, 400]),
         line("a lone CR in the first line", "GET /-/whoami HTTP/1.1␍host: x\n\n", &[0, 400]),
         line("TLS on a plain port", "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}\n\n", &[0, 400]),

@@ -429,7 +429,7 @@ impl Generator {
     fn call(&mut self, depth: usize) -> String {
         let (name, arguments) = loop {
             let found = FUNCTIONS[self.chance.below(FUNCTIONS.len())];
-            if !self.data || !NOT_BY_DATA.contains(&found.0) && found.1 != "" {
+            if !self.data || !NOT_BY_DATA.contains(&found.0) && !found.1.is_empty() {
                 break found;
             }
         };

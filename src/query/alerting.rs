@@ -1,7 +1,7 @@
 //! Which rules and alerts of a backend may be shown: those whose own label names a namespace within reach.
 //!
-//! The backend is asked with a matcher too, but takes a rule whose label is a template for matching, and `alerts` has no
-//! matcher at all; so what comes is judged here, whoever filtered it before. What is kept is kept byte for byte, known or
+//! The backend is asked with a matcher too, but `alerts` takes none, and another server's idea of a match is none
+//! of ours; so what comes is judged here, whoever filtered it before. What is kept is kept byte for byte, known or
 //! not. What belongs to no rule and is not known is left out, as are paths of rule files.
 
 use std::fmt;

@@ -146,3 +146,84 @@ fn divide(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{BackendKind, Origin};
+
+    fn backend() -> Backend {
+        Backend {
+            name: "p".to_owned(),
+            kind: BackendKind::Prometheus,
+            url: Origin::parse("http://127.0.0.1:9090").expect("a URL"),
+            also_urls: Vec::new(),
+            labels: Arc::new(promql::Labels::new("namespace", Vec::new()).expect("a label")),
+            features: promql::Features::default(),
+            datasource: None,
+            token: None,
+            ca: None,
+            parameters: BTreeMap::new(),
+            timeout: Duration::from_secs(60),
+            retention: Duration::from_secs(3600),
+            evaluation_interval: Duration::from_secs(60),
+        }
+    }
+
+    fn parts(texts: &[&str], reach: &Reach, most: usize) -> Result<Vec<Vec<String>>, QueryError> {
+        let (mut parts, limits) = (Vec::new(), promql::Limits::default());
+        divide(texts, reach, &backend(), &limits, most, &mut parts)?;
+        for part in &parts {
+            let mut form = String::new();
+            part.get().iter().for_each(|selector| push_pair(&mut form, "match[]", selector.text()));
+            assert!(form.len() <= most, "{} bytes", form.len());
+        }
+        let text = |part: Granted<Vec<Confined>>| part.into_inner().into_iter().map(Confined::into_text).collect();
+        Ok(parts.into_iter().map(text).collect())
+    }
+
+    fn reach(count: usize) -> Reach {
+        Reach::Namespaces((0..count).map(|n| Arc::from(format!("team-{n:04}"))).collect())
+    }
+
+    #[test]
+    fn parts_name_every_namespace_once_for_every_selector() {
+        for (texts, count, most) in [(&[][..], 2000, 1000), (&["a", "b"], 2000, 4000), (&["a"], 3, 10_000)] {
+            let parts = parts(texts, &reach(count), most).expect("parts");
+            assert_eq!(parts.len() > 1, count > 3);
+            for selector in 0..texts.len().max(1) {
+                let named: Vec<&str> = parts
+                    .iter()
+                    .flat_map(|part| part[selector].split('"').nth(1).unwrap_or_default().split('|'))
+                    .collect();
+                assert_eq!(named.len(), count, "none twice");
+                assert_eq!(named.into_iter().collect::<BTreeSet<_>>().len(), count, "all of them");
+            }
+        }
+    }
+
+    #[test]
+    fn selectors_are_told_apart_where_namespaces_cannot_be() {
+        let texts: Vec<String> = (0..20).map(|n| format!("m{n}{{x=\"{}\"}}", "y".repeat(50))).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        for reach in [Reach::Everything, Reach::AnyNamespace, reach(1)] {
+            let parts = parts(&texts, &reach, 500).expect("parts");
+            assert!(parts.len() >= 4 && parts.iter().flatten().count() == 20, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn what_takes_too_many_parts_is_refused() {
+        let refused = |texts: &[&str], reach: &Reach, most| match parts(texts, reach, most) {
+            Err(QueryError::Other(refusal)) => refusal.message().contains("too many namespaces"),
+            other => panic!("{other:?}"),
+        };
+        assert!(refused(&[], &reach(2000), 300));
+        assert!(refused(&["a"], &reach(1), 20));
+        assert!(matches!(parts(&["a +"], &reach(2000), 300), Err(QueryError::Promql(_))));
+    }
+}

@@ -143,6 +143,8 @@ fn path(dice: &mut Dice) -> String {
             "api/v1/metadata",
             "api/v1/parse_query",
             "api/v1/rules",
+            "api/v1/alerts",
+            "api/v1/query_exemplars",
             "federate",
             "api/v1/query/../admin",
             "api/v1/admin/tsdb/delete_series",

@@ -175,6 +175,12 @@ pub(crate) async fn every_question_to_a_backend(stage: &Stage) {
         assert_eq!((answer.status, &answer.json()["data"]), (200, &empty), "{path}: {}", answer.text());
         assert_eq!(get("eve", &format!("/api/v1/{path}")).await.status, 403, "{path}");
     }
+    // An error speaks of the caller's own series, not of what was sent.
+    let path = format!("{base}/api/v1/query");
+    let answer =
+        stage.form("ada", &path, &[("query", "vllm:num_requests_running * on () vllm:num_requests_running")]).await;
+    assert!(answer.status == 422 && answer.text().contains("many-to-many"), "{}", answer.text());
+    assert!(!answer.text().contains("team-a|team-b"), "{}", answer.text());
     assert_eq!(get("grace", "/-/healthy").await.status, 200);
     for closed in ["alertmanagers", "targets", "status/config", "status/tsdb", "notifications"] {
         assert_eq!(get("root", &format!("/api/v1/{closed}")).await.status, 403, "{closed}");

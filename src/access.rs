@@ -4,6 +4,7 @@
 //! [`Granted`] one, which is what the servers behind us take. The requirement of every route stands in one `match`
 //! without a wildcard; a new route does not compile until somebody says who may use it.
 
+mod confined;
 mod grant;
 mod rights;
 
@@ -18,11 +19,16 @@ pub use rights::{Listing, Resource, Right, Verb};
 use crate::cluster::{Attributes, Cluster, ClusterError};
 use crate::config;
 use crate::identity::{Caller, Digest, unavailable};
+use crate::memo::Memo;
 use crate::names::Namespace;
 use crate::promql::Reach;
 use crate::refusal::{Reason, Refusal};
 use crate::route::{GlobalCall, Guarded, Never, Project, ProjectCall, ScopedCall, Source};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
+use confined::Confinements;
+
+/// Verdicts, and namespace sets, that are found at once.
+const RECENT: usize = 1024;
 
 /// The namespaces in which somebody holds a right.
 #[derive(Clone, Debug)]
@@ -83,29 +89,31 @@ pub struct Access {
     cluster: Arc<Cluster>,
     settings: config::Access,
     most_namespaces: usize,
-    verdicts: Cache<(Digest, Right), bool>,
-    sets: Cache<(Digest, Listing), Arc<NamespaceSet>>,
+    verdicts: Cache<(Digest, Right), (bool, Instant)>,
+    sets: Cache<(Digest, Listing), (Arc<NamespaceSet>, Instant)>,
+    /// What of both was used last.
+    recent_verdicts: Memo<(Digest, Right), bool>,
+    recent_sets: Memo<(Digest, Listing), Arc<NamespaceSet>>,
+    confinements: Arc<Confinements>,
     metrics: Arc<Metrics>,
 }
 
-struct Lifetimes {
-    allow: Duration,
-    deny: Duration,
-}
+/// Each verdict says itself until when it holds.
+struct OwnEnd;
 
-impl moka::Expiry<(Digest, Right), bool> for Lifetimes {
-    fn expire_after_create(&self, _: &(Digest, Right), allowed: &bool, _: Instant) -> Option<Duration> {
-        Some(if *allowed { self.allow } else { self.deny })
+impl<K, V> moka::Expiry<K, (V, Instant)> for OwnEnd {
+    fn expire_after_create(&self, _: &K, (_, until): &(V, Instant), now: Instant) -> Option<Duration> {
+        Some(until.saturating_duration_since(now))
     }
 
     fn expire_after_update(
         &self,
-        key: &(Digest, Right),
-        allowed: &bool,
-        at: Instant,
+        key: &K,
+        value: &(V, Instant),
+        now: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        self.expire_after_create(key, allowed, at)
+        self.expire_after_create(key, value, now)
     }
 }
 
@@ -122,11 +130,11 @@ impl Access {
             cluster,
             settings: settings.clone(),
             most_namespaces: limits.namespaces,
-            verdicts: Cache::builder()
-                .max_capacity(limits.cached_reviews)
-                .expire_after(Lifetimes { allow: settings.allow_ttl, deny: settings.deny_ttl })
-                .build(),
-            sets: Cache::builder().max_capacity(limits.cached_reviews).time_to_live(settings.namespaces_ttl).build(),
+            verdicts: Cache::builder().max_capacity(limits.cached_reviews).expire_after(OwnEnd).build(),
+            sets: Cache::builder().max_capacity(limits.cached_reviews).expire_after(OwnEnd).build(),
+            recent_verdicts: Memo::new(RECENT),
+            recent_sets: Memo::new(RECENT),
+            confinements: Arc::new(Confinements::new()),
             metrics,
         }
     }
@@ -225,19 +233,29 @@ impl Access {
     ///
     /// # Errors
     /// 503 when the cluster gives no verdict.
-    pub async fn holds(&self, caller: &Arc<Caller>, right: Right) -> Result<bool, Refusal> {
+    pub async fn holds(self: &Arc<Self>, caller: &Arc<Caller>, right: Right) -> Result<bool, Refusal> {
         let key = (*caller.digest(), right);
-        if let Some(allowed) = self.verdicts.get(&key).await {
+        let ticket = self.recent_verdicts.ticket();
+        if let Some(allowed) = self.recent_verdicts.get(&key, |known| *known == key) {
             self.metrics.review_cached(ReviewKind::Access);
             return Ok(allowed);
         }
-        let (verdicts, cluster, caller) = (self.verdicts.clone(), Arc::clone(&self.cluster), Arc::clone(caller));
+        if let Some((allowed, until)) = self.verdicts.get(&key).await {
+            self.metrics.review_cached(ReviewKind::Access);
+            self.recent_verdicts.put(ticket, &key, key.clone(), allowed, until);
+            return Ok(allowed);
+        }
+        let (verdicts, access, caller) = (self.verdicts.clone(), Arc::clone(self), Arc::clone(caller));
         let attributes = self.attributes(&key.1);
         let lookup = tokio::spawn(async move {
-            verdicts.try_get_with(key, async move { cluster.review_access(caller.identity(), &attributes).await }).await
+            let review = async move {
+                let allowed = access.cluster.review_access(caller.identity(), &attributes).await?;
+                Ok((allowed, access.end_of(allowed)))
+            };
+            verdicts.try_get_with(key, review).await
         });
         match lookup.await {
-            Ok(Ok(allowed)) => Ok(allowed),
+            Ok(Ok((allowed, _))) => Ok(allowed),
             Ok(Err(error)) => Err(unavailable(&error)),
             Err(error) => Err(unavailable(&ClusterError::Failed(error.to_string()))),
         }
@@ -253,16 +271,25 @@ impl Access {
         listing: Listing,
     ) -> Result<Arc<NamespaceSet>, Refusal> {
         let key = (*caller.digest(), listing);
-        if let Some(set) = self.sets.get(&key).await {
+        let ticket = self.recent_sets.ticket();
+        if let Some(set) = self.recent_sets.get(&key, |known| *known == key) {
+            return Ok(set);
+        }
+        if let Some((set, until)) = self.sets.get(&key).await {
+            self.recent_sets.put(ticket, &key, key, Arc::clone(&set), until);
             return Ok(set);
         }
         let (access, caller) = (Arc::clone(self), Arc::clone(caller));
         let lookup = tokio::spawn(async move {
             let sets = access.sets.clone();
-            sets.try_get_with(key, async move { access.collect(&caller, listing).await.map(Arc::new) }).await
+            let collect = async move {
+                let set = access.collect(&caller, listing).await?;
+                Ok((Arc::new(set), Instant::now() + access.settings.namespaces_ttl))
+            };
+            sets.try_get_with(key, collect).await
         });
         match lookup.await {
-            Ok(Ok(set)) => Ok(set),
+            Ok(Ok((set, _))) => Ok(set),
             Ok(Err(error)) => Err(unavailable(&error)),
             Err(error) => Err(unavailable(&ClusterError::Failed(error.to_string()))),
         }
@@ -315,8 +342,13 @@ impl Access {
     /// Asks the cluster, whatever is remembered, and remembers the verdict.
     async fn ask(&self, caller: &Arc<Caller>, right: Right) -> Result<bool, ClusterError> {
         let allowed = self.cluster.review_access(caller.identity(), &self.attributes(&right)).await?;
-        self.verdicts.insert((*caller.digest(), right), allowed).await;
+        self.verdicts.insert((*caller.digest(), right), (allowed, self.end_of(allowed))).await;
         Ok(allowed)
+    }
+
+    /// Until when a verdict of this moment holds.
+    fn end_of(&self, allowed: bool) -> Instant {
+        Instant::now() + if allowed { self.settings.allow_ttl } else { self.settings.deny_ttl }
     }
 
     fn attributes(&self, right: &Right) -> Attributes {
@@ -375,7 +407,12 @@ impl Access {
         Err(Refusal::hidden())
     }
 
-    async fn in_cluster(&self, caller: &Arc<Caller>, verb: Verb, resource: Resource) -> Result<Scope, Refusal> {
+    async fn in_cluster(
+        self: &Arc<Self>,
+        caller: &Arc<Caller>,
+        verb: Verb,
+        resource: Resource,
+    ) -> Result<Scope, Refusal> {
         if self.holds(caller, Right::cluster(verb, resource)).await? {
             Ok(Scope::Cluster)
         } else {
@@ -429,7 +466,7 @@ impl Access {
             let namespace = self.namespace_of(project).filter(|name| set.contains(name.as_str())).ok_or_else(none)?;
             reach = Reach::Namespaces(Arc::from([namespace.shared()]));
         }
-        Ok(Scope::Metrics(MetricsScope::new(reach)))
+        Ok(Scope::Metrics(MetricsScope::new(reach, Arc::clone(&self.confinements))))
     }
 }
 

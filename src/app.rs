@@ -60,7 +60,7 @@ pub async fn run(
         settings.limits.answer,
         Arc::clone(&metrics),
     ));
-    let tls = settings.tls.as_ref().map(listen::server_config).transpose()?.map(Arc::new);
+    let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     let live = Arc::new(build(Arc::new(settings), &perses, audit, None, &metrics)?);
     let config = Arc::clone(&live.config);
 
@@ -81,7 +81,11 @@ pub async fn run(
     let (tls_sender, tls_receiver) = tls.map(watch::channel).unzip();
     let (reload_sender, reload_receiver) = watch::channel(String::new());
     let (stop_sender, stop_receiver) = watch::channel(false);
-    let shared = Shared::new(config.limits.connections, metrics.connections());
+    let connections = affordable(config.limits.connections, std::fs::read_to_string("/proc/self/limits").ok());
+    if connections < config.limits.connections {
+        tracing::warn!(connections, "limits.connections is lowered to what this process may open (ulimit -n)");
+    }
+    let shared = Shared::new(connections, metrics.connections());
     // Probes and scrapes must get through when people have taken all connections.
     let probes = Shared::new(256, metrics.connections());
 
@@ -141,6 +145,17 @@ pub async fn run(
     Ok(())
 }
 
+/// How many connections the open files of the process are enough for: each may need another one to a server behind us, and
+/// some are kept for everything else. `limits` is the text of `/proc/self/limits`, where there is one.
+fn affordable(wanted: usize, limits: Option<String>) -> usize {
+    const KEPT: usize = 96;
+    let files = limits.as_deref().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    files.map_or(wanted, |files| wanted.min(files.saturating_sub(KEPT) / 2).max(8))
+}
+
 /// The addresses that are listened on.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
@@ -186,10 +201,7 @@ fn apply(
         }
     };
     let Config { fixed: new_fixed, live: settings } = loaded.config;
-    let tls = match settings.tls.as_ref().map(listen::server_config).transpose() {
-        Ok(tls) => tls.map(Arc::new),
-        Err(problem) => return refuse(problem),
-    };
+    let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     let before = Arc::clone(&channels.live.borrow());
     let audit = if before.config.audit == settings.audit {
         Arc::clone(&before.audit)
@@ -233,45 +245,37 @@ fn build(
     metrics: &Arc<Metrics>,
 ) -> Result<Live, String> {
     let kept = before.filter(|before| {
-        before.config.cluster == settings.cluster
+        config::Cluster { ca: settings.cluster.ca.clone(), ..before.config.cluster.clone() } == settings.cluster
             && before.config.access == settings.access
             && before.config.limits.namespaces == settings.limits.namespaces
             && before.config.limits.cached_reviews == settings.limits.cached_reviews
     });
-    let (identities, access) = match kept {
-        Some(before) => (Arc::clone(&before.identities), Arc::clone(&before.access)),
+    let (cluster, identities, access) = match kept {
+        Some(before) => (Arc::clone(&before.cluster), Arc::clone(&before.identities), Arc::clone(&before.access)),
         None => {
             let cluster = Arc::new(Cluster::new(&settings.cluster, Arc::clone(metrics))?);
             let entries = settings.limits.cached_reviews;
             let identities = Identities::new(Arc::clone(&cluster), &settings.access, entries, Arc::clone(metrics))?;
-            let access = Access::new(cluster, &settings.access, &settings.limits, Arc::clone(metrics));
-            (Arc::new(identities), Arc::new(access))
+            let access = Access::new(Arc::clone(&cluster), &settings.access, &settings.limits, Arc::clone(metrics));
+            (cluster, Arc::new(identities), Arc::new(access))
         }
     };
     let mut clients = Vec::with_capacity(settings.backends.len());
     for backend in &settings.backends {
-        let name = &backend.name;
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| format!("metrics_backends {name}: {}: {error}", path.display()))
-        };
-        let roots = backend.ca_file.as_deref().map(read).transpose()?;
-        let token = match &backend.token_file {
-            None => None,
-            Some(path) => Some(
-                String::from_utf8(read(path)?)
-                    .map_err(|_| format!("metrics_backends {name}: token_file is not text"))?,
-            ),
-        };
-        let dial = dial_to(&backend.url, roots, &settings)?;
-        let client =
-            BackendClient::new(Arc::clone(backend), dial, token.as_deref().map(str::trim), Arc::clone(metrics))?;
+        let dial = dial_to(&backend.url, backend.ca.clone(), &settings)?;
+        let client = BackendClient::new(Arc::clone(backend), dial, Arc::clone(metrics))?;
         clients.push(Arc::new(client));
+    }
+    // The last that can fail, and the only thing that is changed in place.
+    if kept.is_some_and(|before| before.config.cluster.ca != settings.cluster.ca) {
+        cluster.renew(&settings.cluster)?;
     }
     Ok(Live {
         catalog: Catalog::new(Arc::clone(perses), Arc::clone(&access), &settings),
         queries: Queries::new(Arc::clone(perses), clients, &settings.limits, Arc::clone(metrics)),
         perses: Arc::clone(perses),
         config: settings,
+        cluster,
         identities,
         access,
         audit,
@@ -286,4 +290,22 @@ fn dial_to(origin: &config::Origin, roots: Option<Vec<u8>>, settings: &config::L
         in_flight: IN_FLIGHT,
         connect: Duration::from_secs(3),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_what_lies_behind() {
+        let limits = |files: &str| {
+            Some(format!(
+                "Max processes             95931   95931  processes\nMax open files            {files}  1048576  files\n"
+            ))
+        };
+        assert_eq!(affordable(4096, limits("1048576")), 4096);
+        assert_eq!(affordable(4096, limits("1024")), 464);
+        assert_eq!(affordable(4096, limits("20")), 8, "a few in any case");
+        assert_eq!((affordable(4096, limits("unlimited")), affordable(4096, None)), (4096, 4096));
+    }
 }

@@ -8,7 +8,7 @@ mod limiter;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode, header};
@@ -80,27 +80,26 @@ impl std::error::Error for ClusterError {}
 
 /// The API server, asked as ourselves.
 pub struct Cluster {
-    /// Sends our own credential.
-    ours: kube::Client,
-    /// Sends none: the caller's is set on the request.
-    bare: kube::Client,
+    clients: RwLock<Clients>,
     timeout: Duration,
     limiter: Limiter,
     metrics: Arc<Metrics>,
 }
 
-impl Cluster {
-    /// Builds the clients. Connects to nobody yet.
-    ///
-    /// # Errors
-    /// When the CA bundle or the token file cannot be used.
-    pub fn new(settings: &config::Cluster, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let pem = std::fs::read(&settings.ca_file)
-            .map_err(|error| format!("cluster.ca_file {}: {error}", settings.ca_file.display()))?;
-        let roots: Vec<Vec<u8>> = rustls_pki_types::pem::PemObject::pem_slice_iter(&pem)
+#[derive(Clone)]
+struct Clients {
+    /// Sends our own credential.
+    ours: kube::Client,
+    /// Sends none: the caller's is set on the request.
+    bare: kube::Client,
+}
+
+impl Clients {
+    fn new(settings: &config::Cluster) -> Result<Self, String> {
+        let roots: Vec<Vec<u8>> = rustls_pki_types::pem::PemObject::pem_slice_iter(&settings.ca)
             .map(|item: Result<rustls_pki_types::CertificateDer<'_>, _>| item.map(|der| der.to_vec()))
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("cluster.ca_file {}: {error}", settings.ca_file.display()))?;
+            .map_err(|error| format!("cluster.ca_file: {error}"))?;
         let url = settings.url.to_string().parse().map_err(|error| format!("cluster.url: {error}"))?;
         let mut bare = kube::Config::new(url);
         bare.root_cert = Some(roots);
@@ -116,10 +115,36 @@ impl Cluster {
         Ok(Self {
             ours: kube::Client::try_from(ours).map_err(|error| format!("cluster: {error}"))?,
             bare: kube::Client::try_from(bare).map_err(|error| format!("cluster: {error}"))?,
+        })
+    }
+}
+
+impl Cluster {
+    /// Builds the clients. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// When the CA bundle or the token file cannot be used.
+    pub fn new(settings: &config::Cluster, metrics: Arc<Metrics>) -> Result<Self, String> {
+        Ok(Self {
+            clients: RwLock::new(Clients::new(settings)?),
             timeout: settings.timeout,
             limiter: Limiter::new(settings.in_flight, settings.per_second),
             metrics,
         })
+    }
+
+    /// Believes another bundle from now on: new connections, and nothing forgotten of what was asked before.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; the clients before stay.
+    pub fn renew(&self, settings: &config::Cluster) -> Result<(), String> {
+        let clients = Clients::new(settings)?;
+        *self.clients.write().unwrap_or_else(PoisonError::into_inner) = clients;
+        Ok(())
+    }
+
+    fn clients(&self) -> Clients {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whose token is this? `None` when the API server says it is nobody's.
@@ -184,7 +209,8 @@ impl Cluster {
     }
 
     /// The namespaces that may concern somebody: OpenShift's own list of a person's projects, asked with their token;
-    /// where that API does not exist, every namespace, asked as ourselves. Rights are reviewed for each either way.
+    /// where that API does not exist or does not know the token, every namespace, asked as ourselves. Rights are
+    /// reviewed for each either way.
     ///
     /// # Errors
     /// When there is no list.
@@ -194,19 +220,38 @@ impl Cluster {
             .map_err(|error| ClusterError::Failed(error.to_string()))?;
         value.set_sensitive(true);
         request.headers_mut().insert(header::AUTHORIZATION, value);
-        let (mut status, mut body) = self.send(&self.bare, request).await?;
-        if status == StatusCode::NOT_FOUND {
-            (status, body) = self.send(&self.ours, get("/api/v1/namespaces")).await?;
-        }
-        let outcome = match status {
-            StatusCode::OK => read_names(&body),
-            // The token may not list projects (its scopes are too narrow, or it has just been deleted).
-            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Ok(Vec::new()),
-            other => Err(ClusterError::Failed(format!("list of projects: status {other}"))),
+        let outcome = match self.send(&self.clients().bare, request).await? {
+            (StatusCode::OK, body) => read_names(&body),
+            // The token is meant for our audience alone, or has ended, which its next review tells.
+            (StatusCode::UNAUTHORIZED, _) => self.all_namespaces().await,
+            // Where there is no such API, rights are looked at before that is told: 403 for most, 404 for
+            // administrators.
+            (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => {
+                // With the API the token may not list projects: its scopes are too narrow.
+                if self.has_projects().await? { Ok(Vec::new()) } else { self.all_namespaces().await }
+            }
+            (other, _) => Err(ClusterError::Failed(format!("list of projects: status {other}"))),
         };
         let word = if outcome.is_ok() { ReviewOutcome::Allowed } else { ReviewOutcome::Error };
         self.metrics.review(ReviewKind::Projects, word);
         outcome
+    }
+
+    /// Whether the API of projects exists. Every authenticated client may ask which APIs do.
+    async fn has_projects(&self) -> Result<bool, ClusterError> {
+        match self.send(&self.clients().ours, get("/apis/project.openshift.io/v1")).await? {
+            (StatusCode::OK, _) => Ok(true),
+            (StatusCode::NOT_FOUND, _) => Ok(false),
+            (other, _) => Err(ClusterError::Failed(format!("discovery of project.openshift.io: status {other}"))),
+        }
+    }
+
+    /// Every namespace, asked as ourselves.
+    async fn all_namespaces(&self) -> Result<Vec<Namespace>, ClusterError> {
+        match self.send(&self.clients().ours, get("/api/v1/namespaces")).await? {
+            (StatusCode::OK, body) => read_names(&body),
+            (other, _) => Err(ClusterError::Failed(format!("list of namespaces: status {other}"))),
+        }
     }
 
     async fn review(
@@ -224,7 +269,7 @@ impl Cluster {
                 .header(header::ACCEPT, "application/json")
                 .body(Body::from(body))
                 .map_err(|error| ClusterError::Failed(error.to_string()))?;
-            match self.send(&self.ours, request).await? {
+            match self.send(&self.clients().ours, request).await? {
                 (StatusCode::OK | StatusCode::CREATED, body) => Ok(body),
                 (status, _) => Err(ClusterError::Failed(format!("review: status {status}"))),
             }

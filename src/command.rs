@@ -115,10 +115,6 @@ fn check(path: &Path, print: bool) -> ExitCode {
     match config::load(path) {
         Err(problems) => tell(path, &problems),
         Ok(loaded) => {
-            // What only shows when it is built: keys that do not fit their certificate.
-            if let Some(Err(problem)) = loaded.config.live.tls.as_ref().map(crate::listen::server_config) {
-                return fail(2, &format!("{}: {problem}", path.display()));
-            }
             let mut stdout = std::io::stdout().lock();
             let text = if print { loaded.effective } else { format!("{}: good\n", path.display()) };
             match stdout.write_all(text.as_bytes()) {
@@ -143,7 +139,7 @@ fn run(flags: &Flags, path: &Path) -> ExitCode {
         Ok(handle) => flags.log_level.is_none().then_some(handle),
         Err(error) => return fail(1, &error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("no runtime: {error}")),
     };
@@ -151,6 +147,19 @@ fn run(flags: &Flags, path: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
     }
+}
+
+/// One worker for each CPU that the cgroup allows, or as many as `TOKIO_WORKER_THREADS` says. A single one needs none of what
+/// several need to share their work.
+fn runtime() -> tokio::runtime::Builder {
+    let wanted = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|text| text.parse().ok());
+    let workers = wanted.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZero::get);
+    if workers == 1 {
+        return tokio::runtime::Builder::new_current_thread();
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(workers);
+    builder
 }
 
 /// SIGTERM, as kubelet sends it, or Ctrl-C.

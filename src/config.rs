@@ -6,6 +6,7 @@
 mod decode;
 mod section;
 mod sections;
+mod tls;
 mod tree;
 mod units;
 mod watch;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use decode::{Loaded, Problem, Surroundings, System, read};
+pub use tls::authorities;
 pub use watch::{Reload, Watcher, load};
 
 use crate::names::{Namespace, ObjectName, Secret};
@@ -136,19 +138,12 @@ pub struct Live {
     pub audit: Audit,
 }
 
-/// `tls`: certificate chain and key, read when the configuration is checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `tls`: what our TLS ports offer, built when the configuration is checked from `tls.certificate_file`, `tls.key_file` and
+/// `tls.profile`.
+#[derive(Clone, Debug)]
 pub struct Tls {
-    /// `tls.certificate_file`.
-    pub certificate_file: PathBuf,
-    /// `tls.key_file`.
-    pub key_file: PathBuf,
-    /// The PEM text of the chain.
-    pub certificate: Vec<u8>,
-    /// The PEM text of the key.
-    pub key: Secret,
-    /// `tls.min_version`: true when only TLS 1.3 is spoken; default `"1.2"`.
-    pub only_13: bool,
+    /// For new connections; those that stand keep what they began with.
+    pub server: Arc<rustls::ServerConfig>,
 }
 
 /// `cluster`: the Kubernetes API. All of it defaults to what a pod finds in its own file system.
@@ -156,8 +151,8 @@ pub struct Tls {
 pub struct Cluster {
     /// `cluster.url`, default from `KUBERNETES_SERVICE_HOST` and `_PORT`.
     pub url: Origin,
-    /// `cluster.ca_file`.
-    pub ca_file: PathBuf,
+    /// The PEM text of `cluster.ca_file`, in which there is an authority that can be used.
+    pub ca: Vec<u8>,
     /// `cluster.token_file`: our own credential, read anew for every client that is built.
     pub token_file: PathBuf,
     /// `cluster.timeout`, default 5 s: one review.
@@ -234,10 +229,10 @@ pub struct Backend {
     pub features: promql::Features,
     /// `datasource`: show the backend as a virtual global datasource.
     pub datasource: Option<VirtualDatasource>,
-    /// `token_file`: our credential there.
-    pub token_file: Option<PathBuf>,
-    /// `ca_file`: whom to believe there; default the system's.
-    pub ca_file: Option<PathBuf>,
+    /// The contents of `token_file`: our credential there.
+    pub token: Option<Secret>,
+    /// The PEM text of `ca_file`: whom to believe there; default the system's.
+    pub ca: Option<Vec<u8>>,
     /// `parameters`: sent with every query, such as `partial_response: "false"`.
     pub parameters: BTreeMap<String, String>,
     /// `timeout`, default 60 s: the whole answer.

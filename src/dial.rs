@@ -4,26 +4,26 @@
 //! deadline that covers the body too, and whoever reads a body says how much of it may come.
 
 mod connect;
+mod pool;
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::config::Origin;
 use connect::Connector;
+use pool::{Failed, Link, Pool};
 
 /// How long a kept connection may wait for its next request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -74,9 +74,9 @@ impl std::error::Error for DialError {}
 
 /// The way to one origin.
 pub struct Dial {
-    client: Client<Connector, Full<Bytes>>,
-    scheme: Scheme,
-    authority: Authority,
+    connector: Connector,
+    pool: Arc<Pool>,
+    host: HeaderValue,
     base: String,
     slots: Arc<Semaphore>,
 }
@@ -88,19 +88,15 @@ impl Dial {
     /// When the origin or the roots cannot be used; the text says why.
     pub fn new(settings: &Settings) -> Result<Self, String> {
         let origin = &settings.origin;
-        let connector = Connector::new(settings)?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(settings.idle_connections)
-            .set_host(true)
-            .build(connector);
+        let host = if origin.port == (if origin.tls { 443 } else { 80 }) {
+            origin.host.clone()
+        } else {
+            format!("{}:{}", origin.host, origin.port)
+        };
         Ok(Self {
-            client,
-            scheme: if origin.tls { Scheme::HTTPS } else { Scheme::HTTP },
-            authority: format!("{}:{}", origin.host, origin.port)
-                .parse()
-                .map_err(|error| format!("{origin}: {error}"))?,
+            connector: Connector::new(settings)?,
+            pool: Arc::new(Pool::new(settings.idle_connections, IDLE)),
+            host: HeaderValue::try_from(host).map_err(|error| format!("{origin}: {error}"))?,
             base: origin.base.clone(),
             slots: Arc::new(Semaphore::new(settings.in_flight)),
         })
@@ -121,14 +117,11 @@ impl Dial {
         let target: PathAndQuery =
             if self.base.is_empty() { target.parse() } else { format!("{}{target}", self.base).parse() }
                 .map_err(|error| DialError::Broken(format!("request target: {error}")))?;
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(target);
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| DialError::Broken(error.to_string()))?;
+        *request.uri_mut() = Uri::from(target);
         *request.headers_mut() = headers;
+        request.headers_mut().insert(header::HOST, self.host.clone());
         let slot = match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => match tokio::time::timeout_at(deadline, Arc::clone(&self.slots).acquire_owned()).await {
@@ -136,15 +129,36 @@ impl Dial {
                 Ok(Err(_)) | Err(_) => return Err(DialError::Busy),
             },
         };
-        let response = tokio::time::timeout_at(deadline, self.client.request(request))
-            .await
-            .map_err(|_| DialError::Slow)?
-            .map_err(|error| {
-                let cause = causes(&error);
-                if error.is_connect() { DialError::Connect(cause) } else { DialError::Broken(cause) }
-            })?;
-        let (parts, body) = response.into_parts();
-        Ok(Answer { status: parts.status, headers: parts.headers, body, deadline, slot })
+        // A kept connection may have been closed meanwhile. Then nothing was sent, and the next one is taken.
+        while let Some(mut link) = self.pool.take() {
+            match link.exchange(request, deadline).await {
+                Ok(answer) => return Ok(self.answer(answer, link, slot, deadline)),
+                Err(Failed::Unsent(unsent)) => request = *unsent,
+                Err(Failed::Other(error)) => return Err(error),
+            }
+        }
+        let connect = async { Link::new(self.connector.connect().await?, deadline).await };
+        let mut link = Box::new(tokio::time::timeout_at(deadline, connect).await.map_err(|_| DialError::Slow)??);
+        match link.exchange(request, deadline).await {
+            Ok(answer) => Ok(self.answer(answer, link, slot, deadline)),
+            Err(Failed::Unsent(_)) => Err(DialError::Broken("closed before anything was sent".to_owned())),
+            Err(Failed::Other(error)) => Err(error),
+        }
+    }
+
+    fn answer(
+        &self,
+        answer: http::Response<Incoming>,
+        link: Box<Link>,
+        slot: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Answer {
+        let (parts, body) = answer.into_parts();
+        let mut source = Source { body, link: Some(link), pool: Arc::clone(&self.pool), slot: Some(slot), deadline };
+        if source.body.is_end_stream() {
+            source.release();
+        }
+        Answer { status: parts.status, headers: parts.headers, source }
     }
 }
 
@@ -166,9 +180,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// Headers as received.
     pub headers: HeaderMap,
-    body: Incoming,
-    deadline: Instant,
-    slot: OwnedSemaphorePermit,
+    source: Source,
 }
 
 impl Answer {
@@ -177,38 +189,96 @@ impl Answer {
     /// # Errors
     /// See [`DialError`].
     pub async fn bytes(self, most: usize) -> Result<(StatusCode, HeaderMap, Bytes), DialError> {
-        if self.body.size_hint().lower() > most as u64 {
-            return Err(DialError::TooLarge);
+        let (status, headers) = (self.status, self.headers);
+        let mut stream =
+            Stream { too_large: self.source.body.size_hint().lower() > most as u64, source: self.source, left: most };
+        // A small answer is one piece, which is passed on as it is.
+        let mut whole = Bytes::new();
+        let mut pieces = BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut stream).poll_frame(context)).await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if whole.is_empty() && pieces.is_empty() {
+                whole = data;
+            } else {
+                pieces.extend_from_slice(&std::mem::take(&mut whole));
+                pieces.extend_from_slice(&data);
+            }
+            if stream.is_end_stream() {
+                break;
+            }
         }
-        let read = Limited::new(self.body, most).collect();
-        match tokio::time::timeout_at(self.deadline, read).await {
-            Err(_) => Err(DialError::Slow),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(DialError::TooLarge),
-            Ok(Err(error)) => Err(DialError::Broken(causes(&*error))),
-            Ok(Ok(body)) => Ok((self.status, self.headers, body.to_bytes())),
-        }
+        Ok((status, headers, if pieces.is_empty() { whole } else { pieces.freeze() }))
     }
 
     /// The body as it arrives. Beyond `most` bytes or the deadline it ends in an error, never in a valid end.
     #[must_use]
     pub fn stream(self, most: usize) -> Stream {
-        Stream {
-            too_large: self.body.size_hint().lower() > most as u64,
-            body: self.body,
-            left: most,
-            deadline: Box::pin(tokio::time::sleep_until(self.deadline)),
-            _slot: self.slot,
+        Stream { too_large: self.source.body.size_hint().lower() > most as u64, source: self.source, left: most }
+    }
+}
+
+/// Where a body comes from. The connection goes back to the pool with the last byte; dropped before, it is closed.
+struct Source {
+    body: Incoming,
+    link: Option<Box<Link>>,
+    pool: Arc<Pool>,
+    slot: Option<OwnedSemaphorePermit>,
+    deadline: Instant,
+}
+
+impl Source {
+    fn poll_data(&mut self, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DialError>>> {
+        let mut frame = self.poll_body(false);
+        if frame.is_pending()
+            && let Some(link) = &mut self.link
+        {
+            link.drive(context);
+            frame = self.poll_body(true);
+        }
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if self.body.is_end_stream() {
+                    self.release();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(DialError::Broken(causes(&error))))),
+            Poll::Ready(None) => {
+                self.release();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let late = self.link.as_mut().is_none_or(|link| link.is_late(self.deadline));
+                if late { Poll::Ready(Some(Err(DialError::Slow))) } else { Poll::Pending }
+            }
+        }
+    }
+
+    /// Data come out of the driver, so they need not wake anybody. `driven` says that nobody drives before the task waits.
+    fn poll_body(&mut self, driven: bool) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(link) = &self.link {
+            link.mute();
+        }
+        let frame = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        if let Some(link) = &self.link {
+            link.unmute(driven && frame.is_pending());
+        }
+        frame
+    }
+
+    fn release(&mut self) {
+        self.slot = None;
+        if let Some(link) = self.link.take() {
+            self.pool.put(link);
         }
     }
 }
 
 /// The body of an answer as it arrives, bounded.
 pub struct Stream {
-    body: Incoming,
+    source: Source,
     left: usize,
     too_large: bool,
-    deadline: Pin<Box<Sleep>>,
-    _slot: OwnedSemaphorePermit,
 }
 
 impl http_body::Body for Stream {
@@ -223,8 +293,9 @@ impl http_body::Body for Stream {
         if this.too_large {
             return Poll::Ready(Some(Err(DialError::TooLarge)));
         }
-        match Pin::new(&mut this.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
+        let frame = std::task::ready!(this.source.poll_data(context));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else {
                     // Trailers are nobody's business here.
                     return Poll::Ready(None);
@@ -236,23 +307,18 @@ impl http_body::Body for Stream {
                         return Poll::Ready(Some(Err(DialError::TooLarge)));
                     }
                 }
-                Poll::Ready(Some(Ok(Frame::data(data))))
+                Some(Ok(Frame::data(data)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(DialError::Broken(causes(&error))))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => match this.deadline.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(Some(Err(DialError::Slow))),
-                Poll::Pending => Poll::Pending,
-            },
-        }
+            other => other,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && !self.too_large
+        self.source.body.is_end_stream() && !self.too_large
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.source.body.size_hint()
     }
 }
 

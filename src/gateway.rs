@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::catalog::{Brought, Catalog};
+use crate::cluster::Cluster;
 use crate::config;
 use crate::identity::Identities;
 use crate::listen::{Handler, Peer};
@@ -34,6 +35,8 @@ use journal::Journal;
 pub struct Live {
     /// The settings.
     pub config: Arc<config::Live>,
+    /// The Kubernetes API.
+    pub cluster: Arc<Cluster>,
     /// Who.
     pub identities: Arc<Identities>,
     /// May they.
@@ -73,7 +76,6 @@ impl Handler for Gateway {
         let (head, body) = request.into_parts();
         let from = client_address(&head.headers, peer, &self.fixed.listen.trusted_proxies);
         let mut journal = Journal::begin(Arc::clone(&self.metrics), Arc::clone(&live.audit), head.method.clone(), from);
-        let personal = answer::is_person(&head);
         let total = live.config.limits.total;
         let outcome = tokio::time::timeout(total, journey(&live, &self.fixed, &mut journal, &head, body)).await;
         let outcome = outcome.unwrap_or_else(|_| {
@@ -82,6 +84,7 @@ impl Handler for Gateway {
         let response = match outcome {
             Ok(reply) => answer::reply(reply),
             Err(refusal) => {
+                let personal = answer::is_person(&head);
                 answer::refusal(&refusal, journal.style(), personal, live.config.external_url.as_deref(), &mut journal)
             }
         };
@@ -151,8 +154,12 @@ fn check_head(head: &http::request::Parts) -> Result<(), Refusal> {
     if head.version < Version::HTTP_2 && (head.uri.scheme().is_some() || head.uri.authority().is_some()) {
         return Err(malformed("the request target must be an absolute path"));
     }
-    if head.headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(malformed("more than one Host header"));
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(malformed("more than one Host header")),
+        (None, None) if head.version == Version::HTTP_11 => return Err(malformed("the Host header is missing")),
+        (Some(host), None) if !is_host(host.as_bytes()) => return Err(malformed("the Host header names no host")),
+        (_, None) => {}
     }
     if head.headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
         return Err(malformed("more than one Content-Type header"));
@@ -164,6 +171,11 @@ fn check_head(head: &http::request::Parts) -> Result<(), Refusal> {
         return Err(Refusal::new(Reason::MediaType, "a compressed body is not taken here"));
     }
     Ok(())
+}
+
+/// Whether the characters are those of a host and port (RFC 3986, 3.2.2); none at all is allowed.
+fn is_host(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(b))
 }
 
 /// The client's address: the peer's, or behind trusted proxies the nearest one that is not one of them.

@@ -7,15 +7,18 @@ mod bearer;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{constant_time, digest, hmac, rand};
 use http::HeaderMap;
 use moka::future::Cache;
+use tokio::sync::Semaphore;
 
 use crate::cluster::{Cluster, ClusterError, Identity};
 use crate::config;
+use crate::memo::Memo;
 use crate::names::Secret;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
+pub use bearer::read as bearer_token;
 
 /// Extras that change with every token and decide nothing: sent to reviews, left out of keys.
 const NOT_IN_KEYS: [&str; 5] = [
@@ -25,6 +28,16 @@ const NOT_IN_KEYS: [&str; 5] = [
     "authentication.kubernetes.io/pod-name",
     "authentication.kubernetes.io/pod-uid",
 ];
+
+/// Reviews of tokens that were never good, at once. All reviews wait in one line; whoever sends made-up tokens must not fill
+/// it, or everybody whose verdict runs out would be turned away.
+const STRANGERS: usize = 16;
+/// How long a stranger waits for a turn.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a token that was good is no stranger.
+const ACQUAINTED: Duration = Duration::from_secs(3600);
+/// Callers who are found at once.
+const RECENT: usize = 1024;
 
 /// How somebody proved who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,25 +111,43 @@ pub struct Identities {
     cluster: Arc<Cluster>,
     audiences: Vec<String>,
     /// Keyed by a digest under a key of this process: a dump of memory keys reveals no token.
-    verdicts: Cache<Digest, Verdict>,
+    verdicts: Cache<Digest, (Verdict, Instant)>,
+    /// Those whom tokens were good for last, by their tokens, which a caller holds anyway.
+    recent: Memo<Secret, Arc<Caller>>,
+    lifetimes: Lifetimes,
+    /// Tokens that were good a while ago. Each is reviewed again all the same.
+    acquainted: Cache<Digest, ()>,
+    strangers: Arc<Semaphore>,
     key: hmac::Key,
     metrics: Arc<Metrics>,
 }
 
+#[derive(Clone, Copy)]
 struct Lifetimes {
     known: Duration,
     nobody: Duration,
 }
 
-impl moka::Expiry<Digest, Verdict> for Lifetimes {
-    fn expire_after_create(&self, _: &Digest, verdict: &Verdict, _: Instant) -> Option<Duration> {
-        Some(match verdict {
-            Verdict::Known(caller) => match caller.until {
-                None => self.known,
-                Some(until) => until.duration_since(SystemTime::now()).unwrap_or_default().min(self.known),
-            },
-            Verdict::Nobody => self.nobody,
-        })
+impl Lifetimes {
+    /// Until when a verdict of this moment holds.
+    fn end_of(&self, verdict: &Verdict) -> Instant {
+        Instant::now()
+            + match verdict {
+                Verdict::Known(caller) => match caller.until {
+                    None => self.known,
+                    Some(until) => until.duration_since(SystemTime::now()).unwrap_or_default().min(self.known),
+                },
+                Verdict::Nobody => self.nobody,
+            }
+    }
+}
+
+/// Each verdict says itself until when it holds.
+struct OwnEnd;
+
+impl<K, V> moka::Expiry<K, (V, Instant)> for OwnEnd {
+    fn expire_after_create(&self, _: &K, (_, until): &(V, Instant), now: Instant) -> Option<Duration> {
+        Some(until.saturating_duration_since(now))
     }
 }
 
@@ -136,10 +167,11 @@ impl Identities {
         Ok(Self {
             cluster,
             audiences: settings.audiences.clone(),
-            verdicts: Cache::builder()
-                .max_capacity(entries)
-                .expire_after(Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl })
-                .build(),
+            verdicts: Cache::builder().max_capacity(entries).expire_after(OwnEnd).build(),
+            recent: Memo::new(RECENT),
+            lifetimes: Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl },
+            acquainted: Cache::builder().max_capacity(entries).time_to_live(ACQUAINTED).build(),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             metrics,
         })
@@ -167,23 +199,43 @@ impl Identities {
     }
 
     async fn verdict(&self, token: &str) -> Result<Verdict, Arc<ClusterError>> {
+        let ticket = self.recent.ticket();
+        // The token's own end is looked at on every use, whatever the memory's clock says.
+        let ended = |caller: &Caller| caller.until.is_some_and(|until| until <= SystemTime::now());
+        if let Some(caller) = self.recent.get(&token, |known| is_same(known, token)).filter(|caller| !ended(caller)) {
+            self.metrics.review_cached(ReviewKind::Token);
+            return Ok(Verdict::Known(caller));
+        }
         let key = self.key_of(token);
-        if let Some(verdict) = self.verdicts.get(&key).await {
-            // The token's own end is looked at on every use, whatever the memory's clock says.
-            let ended = matches!(&verdict, Verdict::Known(caller) if caller.until.is_some_and(|until| until <= SystemTime::now()));
-            if !ended {
+        match self.verdicts.get(&key).await {
+            Some((Verdict::Known(caller), _)) if ended(&caller) => self.verdicts.invalidate(&key).await,
+            Some((verdict, until)) => {
                 self.metrics.review_cached(ReviewKind::Token);
+                if let Verdict::Known(caller) = &verdict {
+                    self.recent.put(ticket, &token, caller.token.clone(), Arc::clone(caller), until);
+                }
                 return Ok(verdict);
             }
-            self.verdicts.invalidate(&key).await;
+            None => {}
         }
         let (cluster, audiences, token) = (Arc::clone(&self.cluster), self.audiences.clone(), Secret::new(token));
-        let verdicts = self.verdicts.clone();
+        let (verdicts, lifetimes, acquainted) = (self.verdicts.clone(), self.lifetimes, self.acquainted.clone());
+        let strangers = Arc::clone(&self.strangers);
         // In a task of its own: whoever asked first may go away without taking the answer from the others.
         let lookup = tokio::spawn(async move {
-            verdicts.try_get_with(key, async move { review(&cluster, &token, &audiences).await }).await
+            let ask = async move {
+                let _turn = if acquainted.contains_key(&key) { None } else { Some(turn(&strangers).await?) };
+                let verdict = review(&cluster, &token, &audiences).await?;
+                if let Verdict::Known(_) = verdict {
+                    acquainted.insert(key, ()).await;
+                }
+                let until = lifetimes.end_of(&verdict);
+                Ok((verdict, until))
+            };
+            verdicts.try_get_with(key, ask).await
         });
-        lookup.await.unwrap_or_else(|error| Err(Arc::new(ClusterError::Failed(error.to_string()))))
+        let verdict = lookup.await.unwrap_or_else(|error| Err(Arc::new(ClusterError::Failed(error.to_string()))));
+        verdict.map(|(verdict, _)| verdict)
     }
 
     fn key_of(&self, token: &str) -> Digest {
@@ -192,6 +244,20 @@ impl Identities {
         key.copy_from_slice(tag.as_ref());
         key
     }
+}
+
+/// A stranger's turn to be reviewed.
+async fn turn(strangers: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, ClusterError> {
+    match tokio::time::timeout(PATIENCE, strangers.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) => Err(ClusterError::Failed("shutting down".to_owned())),
+        Err(_) => Err(ClusterError::Busy(Duration::from_secs(1))),
+    }
+}
+
+/// In a time that tells nothing of where two tokens begin to differ.
+fn is_same(known: &Secret, token: &str) -> bool {
+    constant_time::verify_slices_are_equal(known.expose().as_bytes(), token.as_bytes()).is_ok()
 }
 
 /// OAuth tokens of OpenShift have no audience, and others may be meant for the API server itself: the API server's own

@@ -8,7 +8,7 @@
 //! | words | [`names`], [`refusal`] | which strings are names; in how many ways a request can end early |
 //! | rules, pure | [`promql`], [`route`], [`document`] | which series a query may touch; what is asked; which JSON may pass |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
-//! | hands | [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
+//! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
 //! | guards | [`identity`], [`access`] | who is this; may they |
 //! | behind the guards | [`upstream`], [`query`], [`catalog`] | the servers behind us, and answers made of theirs |
 //! | doors | [`gateway`], [`admin`] | the journey of a request; probes and metrics |
@@ -36,6 +36,7 @@ pub mod document;
 pub mod config;
 pub mod telemetry;
 
+pub mod memo;
 pub mod dial;
 pub mod reply;
 pub mod listen;

@@ -3,7 +3,6 @@
 //! Every connection is bounded while it says nothing, while it says a head slowly, while it is kept idle, and while it does
 //! not read what it asked for (`watch`). HTTP itself is hyper's; what hyper does not bound is bounded here.
 
-mod tls;
 mod watch;
 
 use std::future::Future;
@@ -25,7 +24,6 @@ use tokio::sync::{Semaphore, watch as channel};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config;
-pub use tls::server_config;
 use watch::{Activity, Watched};
 
 /// Answers requests. There is always an answer.

@@ -3,15 +3,20 @@
 //! Perses' own datasource proxy is never used. The datasource only says which of the configured backends is meant; its
 //! headers, secrets and parameters are ignored.
 
+mod alerting;
 mod answers;
+mod merge;
 mod params;
+mod quiet;
 mod sources;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::task::JoinSet;
 
 use crate::access::{Grant, QueryError};
 use crate::config;
@@ -23,6 +28,19 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::{About, BackendClient, Perses, Question};
 use params::{Endpoint, Params};
 pub use sources::Sources;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The most bytes of `match[]` in a request target. The `http` crate takes 64 KiB of target, and servers begin to refuse there
+/// too; the rest is for path and other parameters.
+const LONGEST_TARGET: usize = 48 << 10;
+
+/// The most bytes of `match[]` in a form: Go's servers read forms of up to 10 MiB.
+const LARGEST_FORM: usize = 8 << 20;
+
+/// Parts of one question that are asked at once.
+const AT_ONCE: usize = 4;
 
 /// Answers questions to metrics backends.
 pub struct Queries {
@@ -65,8 +83,11 @@ impl Queries {
         let endpoint = match call {
             MetricsCall::Query => Endpoint::Query,
             MetricsCall::QueryRange => Endpoint::QueryRange,
+            MetricsCall::Exemplars => Endpoint::Exemplars,
             MetricsCall::Series | MetricsCall::Labels | MetricsCall::LabelValues(_) => Endpoint::Matching,
             MetricsCall::Metadata => Endpoint::Metadata,
+            MetricsCall::Rules => Endpoint::Rules,
+            MetricsCall::Alerts => Endpoint::Alerts,
             MetricsCall::ParseQuery | MetricsCall::FormatQuery => Endpoint::Text,
             MetricsCall::BuildInfo | MetricsCall::Flags | MetricsCall::Healthy => Endpoint::Nothing,
         };
@@ -79,38 +100,47 @@ impl Queries {
         };
         let began = Instant::now();
         match call {
-            MetricsCall::Query | MetricsCall::QueryRange => {
+            MetricsCall::Query | MetricsCall::QueryRange | MetricsCall::Exemplars => {
                 params.check_points(self.limits.query_points)?;
                 let confined = self.counted(grant.query(params.text()?, settings, &limits))?;
-                let path = if *call == MetricsCall::Query { "/api/v1/query" } else { "/api/v1/query_range" };
+                let path = match call {
+                    MetricsCall::Query => "/api/v1/query",
+                    MetricsCall::QueryRange => "/api/v1/query_range",
+                    _ => "/api/v1/query_exemplars",
+                };
                 let mut question = Question::query(path, &confined);
                 params.write(&mut question);
-                self.pass(&backend, question, confined.get().text(), began).await
+                self.pass(&backend, question, &[confined.get().text()], began).await
             }
             MetricsCall::Series | MetricsCall::Labels | MetricsCall::LabelValues(_) => {
-                if *call == MetricsCall::Series && params.selectors().is_empty() {
-                    return Err(Refusal::new(Reason::MalformedQuery, "no match[] parameter provided"));
-                }
-                let selectors = self.counted(grant.selectors(params.selectors(), settings, &limits))?;
-                let mut question = match call {
-                    MetricsCall::Series => Question::matching(Method::POST, "/api/v1/series", &selectors),
-                    MetricsCall::LabelValues(name) => {
-                        let path = format!("/api/v1/label/{}/values", name.as_str());
-                        Question::matching(Method::GET, path, &selectors)
-                    }
-                    _ => Question::matching(Method::POST, "/api/v1/labels", &selectors),
-                };
-                params.write(&mut question);
-                self.pass(&backend, question, "", began).await
+                self.matching(grant, &backend, call, &params, &limits).await
             }
             MetricsCall::Metadata => self.metadata(grant, &backend, &params, &limits).await,
+            MetricsCall::Rules | MetricsCall::Alerts => {
+                let rules = *call == MetricsCall::Rules;
+                let mut question = if rules {
+                    let asked = grant.rule_selectors(params.selectors(), settings, &limits, LONGEST_TARGET);
+                    Question::matching(Method::GET, "/api/v1/rules", &self.counted(asked)?)
+                } else {
+                    Question::alerts()
+                };
+                params.write(&mut question);
+                let body = answers::whole(backend.ask(question).await?, None, self.limits.answer).await?;
+                let sight = alerting::Sight {
+                    label: settings.labels.default_label(),
+                    reaches: &|namespace| grant.reaches(namespace),
+                    everything: grant.reaches_everything(),
+                };
+                let body = if rules { alerting::rules(&body, &sight)? } else { alerting::alerts(&body, &sight)? };
+                Ok(told(Reply::json(StatusCode::OK, body), began))
+            }
             MetricsCall::ParseQuery | MetricsCall::FormatQuery => {
                 let text = self.counted(grant.reprint(params.text()?, settings, &limits))?;
                 let path =
                     if *call == MetricsCall::ParseQuery { "/api/v1/parse_query" } else { "/api/v1/format_query" };
-                self.pass(&backend, Question::text(path, &text), "", began).await
+                self.pass(&backend, Question::text(path, &text), &[], began).await
             }
-            MetricsCall::BuildInfo => self.pass(&backend, Question::about(About::Build), "", began).await,
+            MetricsCall::BuildInfo => self.pass(&backend, Question::about(About::Build), &[], began).await,
             MetricsCall::Flags => Ok(Reply::json(StatusCode::OK, &br#"{"status":"success","data":{}}"#[..])),
             MetricsCall::Healthy => {
                 let answer = backend.ask(Question::about(About::Health)).await?;
@@ -128,34 +158,95 @@ impl Queries {
         &self,
         backend: &BackendClient,
         question: Question,
-        confined: &str,
+        sent: &[&str],
         began: Instant,
     ) -> Result<Reply, Refusal> {
         let answer = backend.ask(question).await?;
-        let mut reply = answers::pass(answer, backend.settings().kind, confined, self.limits.answer).await?;
-        reply.headers.insert("cache-status", HeaderValue::from_static("perses-sidecar; fwd=bypass"));
-        let timing = format!("upstream;dur={:.1}", began.elapsed().as_secs_f64() * 1000.0);
-        if let Ok(timing) = HeaderValue::try_from(timing) {
-            reply.headers.insert("server-timing", timing);
+        Ok(told(answers::pass(answer, sent, self.limits.answer).await?, began))
+    }
+
+    /// Series, label names and label values: one question, or one for each part of a large set of namespaces.
+    async fn matching(
+        &self,
+        grant: &Grant,
+        backend: &Arc<BackendClient>,
+        call: &MetricsCall,
+        params: &Params<'_>,
+        limits: &promql::Limits,
+    ) -> Result<Reply, Refusal> {
+        let began = Instant::now();
+        if *call == MetricsCall::Series && params.selectors().is_empty() {
+            return Err(Refusal::new(Reason::MalformedQuery, "no match[] parameter provided"));
         }
-        Ok(reply)
+        let (method, path, most) = match call {
+            MetricsCall::Series => (Method::POST, "/api/v1/series".into(), LARGEST_FORM),
+            MetricsCall::LabelValues(name) => {
+                (Method::GET, format!("/api/v1/label/{}/values", name.as_str()).into(), LONGEST_TARGET)
+            }
+            _ => (Method::POST, Cow::Borrowed("/api/v1/labels"), LARGEST_FORM),
+        };
+        let parts = self.counted(grant.selectors(params.selectors(), backend.settings(), limits, most))?;
+        let question = |part| {
+            let mut question = Question::matching(method.clone(), path.clone(), part);
+            params.write(&mut question);
+            question
+        };
+        if let [whole] = parts.as_slice() {
+            let sent: Vec<&str> = whole.get().iter().map(promql::Confined::text).collect();
+            return self.pass(backend, question(whole), &sent, began).await;
+        }
+        let bodies = self.ask_all(backend, parts.iter().map(question)).await?;
+        let limit = params.limit().unwrap_or(0);
+        let body = match call {
+            MetricsCall::Series => merge::series(&bodies, limit)?,
+            _ => merge::texts(&bodies, limit)?,
+        };
+        Ok(told(Reply::json(StatusCode::OK, body), began))
+    }
+
+    /// Asks several questions, a few at once, all before one deadline; their answers together are bounded like one. One that
+    /// fails makes all fail: a part would be a wrong answer.
+    async fn ask_all(
+        &self,
+        backend: &Arc<BackendClient>,
+        questions: impl Iterator<Item = Question>,
+    ) -> Result<Vec<Bytes>, Refusal> {
+        let deadline = Instant::now() + backend.settings().timeout;
+        let largest = self.limits.answer;
+        let (mut asked, mut bodies, mut left) = (JoinSet::new(), Vec::new(), largest);
+        let mut questions = questions.fuse();
+        loop {
+            while asked.len() < AT_ONCE
+                && let Some(question) = questions.next()
+            {
+                let backend = Arc::clone(backend);
+                asked.spawn(async move {
+                    answers::whole(backend.ask_until(question, deadline).await?, None, largest).await
+                });
+            }
+            let Some(outcome) = asked.join_next().await else { return Ok(bodies) };
+            let body = outcome.map_err(|error| Refusal::new(Reason::Internal, "internal error").because(error))??;
+            left = left.checked_sub(body.len()).ok_or_else(answers::too_large)?;
+            bodies.push(body);
+        }
     }
 
     /// Metadata have no namespaces: first the names of the caller's own series, then what is known about these.
     async fn metadata(
         &self,
         grant: &Grant,
-        backend: &BackendClient,
+        backend: &Arc<BackendClient>,
         params: &Params<'_>,
         limits: &promql::Limits,
     ) -> Result<Reply, Refusal> {
+        let began = Instant::now();
         let none: [&str; 0] = [];
-        let selectors = self.counted(grant.selectors(&none, backend.settings(), limits))?;
-        let names = Question::matching(Method::GET, "/api/v1/label/__name__/values", &selectors);
-        let names = answers::whole(backend.ask(names).await?, self.limits.answer).await?;
-        let known = answers::whole(backend.ask(Question::metadata()).await?, self.limits.answer).await?;
+        let parts = self.counted(grant.selectors(&none, backend.settings(), limits, LONGEST_TARGET))?;
+        let names = parts.iter().map(|part| Question::matching(Method::GET, "/api/v1/label/__name__/values", part));
+        let names = merge::texts(&self.ask_all(backend, names).await?, 0)?;
+        let known = answers::whole(backend.ask(Question::metadata()).await?, None, self.limits.answer).await?;
         let body = answers::filter_metadata(&known, &names, params.metric(), params.limit())?;
-        Ok(Reply::json(StatusCode::OK, body))
+        Ok(told(Reply::json(StatusCode::OK, body), began))
     }
 
     /// Counts the outcome of a confinement and turns a refused one into an answer.
@@ -181,6 +272,16 @@ impl Queries {
             }
         }
     }
+}
+
+/// Adds what an answer says about its making.
+fn told(mut reply: Reply, began: Instant) -> Reply {
+    reply.headers.insert(CACHE_STATUS, HeaderValue::from_static("perses-sidecar; fwd=bypass"));
+    let tenths = began.elapsed().as_micros() / 100;
+    if let Ok(timing) = HeaderValue::try_from(format!("upstream;dur={}.{}", tenths / 10, tenths % 10)) {
+        reply.headers.insert(SERVER_TIMING, timing);
+    }
+    reply
 }
 
 fn malformed(error: &FormError) -> Refusal {

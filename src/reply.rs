@@ -1,5 +1,7 @@
 //! What goes back to a client when nothing went wrong: status, a few headers of our own choosing, and a body.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -21,7 +23,12 @@ pub enum Body {
     Whole(Bytes),
     /// Passed on as it arrives, capped.
     Stream(dial::Stream),
+    /// The same, but looked through on the way.
+    Edited(Edited),
 }
+
+/// A body that is changed while it passes.
+pub type Edited = Pin<Box<dyn http_body::Body<Data = Bytes, Error = dial::DialError> + Send>>;
 
 /// The media type of Perses' and Prometheus' APIs.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -56,6 +63,12 @@ impl Reply {
     #[must_use]
     pub fn json_stream(status: StatusCode, stream: dial::Stream) -> Self {
         Self { body: Body::Stream(stream), ..Self::json(status, Bytes::new()) }
+    }
+
+    /// JSON that is changed while it passes.
+    #[must_use]
+    pub fn json_edited(status: StatusCode, body: Edited) -> Self {
+        Self { body: Body::Edited(body), ..Self::json(status, Bytes::new()) }
     }
 
     /// A file of the stock UI, passed on as it arrives.

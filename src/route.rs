@@ -303,10 +303,13 @@ pub const WORDS: &[&str] = &[
     "plugin_file",
     "query",
     "query_range",
+    "query_exemplars",
     "labels",
     "label_values",
     "series",
     "metadata",
+    "rules",
+    "alerts",
     "parse_query",
     "format_query",
     "buildinfo",
@@ -398,7 +401,7 @@ impl PersesRequest {
     /// One object of a scoped kind.
     #[must_use]
     pub fn object(method: Method, kind: Scoped, project: &Project, name: &ObjectName) -> Self {
-        Self::new(method, format!("/api/v1/projects/{}/{}/{name}", project.as_str(), kind.segment()))
+        Self::new(method, ["/api/v1/projects/", project.as_str(), "/", kind.segment(), "/", name.as_str()].concat())
     }
 
     /// One project.

@@ -1,9 +1,12 @@
 //! The proof that somebody may do something, and what it turns into.
 
+mod selectors;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::confined::Confinements;
 use super::{Access, NamespaceSet, Resource, Verb};
 use crate::config::Backend;
 use crate::identity::Caller;
@@ -36,11 +39,12 @@ pub enum Scope {
 #[derive(Clone, Debug)]
 pub struct MetricsScope {
     reach: Reach,
+    confinements: Arc<Confinements>,
 }
 
 impl MetricsScope {
-    pub(super) fn new(reach: Reach) -> Self {
-        Self { reach }
+    pub(super) fn new(reach: Reach, confinements: Arc<Confinements>) -> Self {
+        Self { reach, confinements }
     }
 }
 
@@ -195,35 +199,11 @@ impl Grant {
     pub fn query(
         &self,
         text: &str,
-        backend: &Backend,
+        backend: &Arc<Backend>,
         limits: &promql::Limits,
     ) -> Result<Granted<Confined>, QueryError> {
-        promql::confine(text, self.reach()?, &backend.labels, limits, backend.features)
-            .map(Granted)
-            .map_err(QueryError::Promql)
-    }
-
-    /// All `match[]` of a request, each confined to what the grant reaches. Without any, the selector of everything that
-    /// the grant reaches; nothing at all only for a caller who reaches everything there is.
-    ///
-    /// # Errors
-    /// As [`Self::query`].
-    pub fn selectors(
-        &self,
-        texts: &[impl AsRef<str>],
-        backend: &Backend,
-        limits: &promql::Limits,
-    ) -> Result<Granted<Vec<Confined>>, QueryError> {
-        let reach = self.reach()?;
-        if texts.is_empty() {
-            return Ok(Granted(promql::confined_selector_for(reach, &backend.labels).into_iter().collect()));
-        }
-        texts
-            .iter()
-            .map(|text| promql::confine_selector(text.as_ref(), reach, &backend.labels, limits, backend.features))
-            .collect::<Result<_, _>>()
-            .map(Granted)
-            .map_err(QueryError::Promql)
+        let MetricsScope { reach, confinements } = self.metrics()?;
+        confinements.confine(text, reach, backend, limits).map(Granted).map_err(QueryError::Promql)
     }
 
     /// A query printed anew and not confined, for questions about its text alone.
@@ -243,8 +223,12 @@ impl Grant {
     }
 
     fn reach(&self) -> Result<&Reach, QueryError> {
+        self.metrics().map(|metrics| &metrics.reach)
+    }
+
+    fn metrics(&self) -> Result<&MetricsScope, QueryError> {
         match &self.scope {
-            Scope::Metrics(metrics) => Ok(&metrics.reach),
+            Scope::Metrics(metrics) => Ok(metrics),
             _ => Err(QueryError::Other(internal("a query without a grant for metrics"))),
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::decode::Surroundings;
 use super::section::{Notes, Section, quote};
+use super::tls::{self, Fault, Policy, Profile};
 use super::units;
 use super::{
     Access, Audit, Backend, BackendKind, Cluster, Fixed, Limits, Listen, LogLevel, Origin, Permission, Telemetry, Tls,
@@ -104,16 +105,54 @@ fn contents(
     }
 }
 
+/// Reads a file that must hold certificate authorities.
+fn bundle(
+    section: &Section<'_>,
+    key: &str,
+    path: &Path,
+    around: &dyn Surroundings,
+    notes: &mut Notes,
+) -> Option<Vec<u8>> {
+    let pem = contents(section, key, path, around, notes)?;
+    match tls::authorities(&pem) {
+        Ok(_) => Some(pem),
+        Err(problem) => {
+            section.problem(notes, key, format!("{} {problem}", path.display()));
+            None
+        }
+    }
+}
+
 pub(super) fn tls(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mut Notes) -> Option<Tls> {
     let mut tls = root.section("tls", notes);
     let certificate_file = tls.file("certificate_file", notes);
     let key_file = tls.file("key_file", notes);
-    let version = |text: &str| match text {
-        "1.2" => Ok(false),
-        "1.3" => Ok(true),
-        other => Err(format!("expected \"1.2\" or \"1.3\", not {other:?}")),
-    };
-    let only_13 = tls.value("min_version", false, notes, version, |only| quote(if *only { "1.3" } else { "1.2" }));
+    let profile =
+        tls.value("profile", Profile::Intermediate, notes, Profile::parse, |profile| profile.word().to_owned());
+    let mut policy = Policy::of(profile);
+    let mut custom = tls.section("custom", notes);
+    if profile == Profile::Custom {
+        let version = |text: &str| match text {
+            "VersionTLS12" => Ok(false),
+            "VersionTLS13" => Ok(true),
+            other => Err(format!("expected VersionTLS12 or VersionTLS13, not {other:?}: nothing older is spoken")),
+        };
+        let write = |only: &bool| if *only { "VersionTLS13" } else { "VersionTLS12" }.to_owned();
+        policy.only_13 = custom.value("min_tls_version", false, notes, version, write);
+        // An empty list is all of them.
+        let (suites, groups) = (custom.list("ciphers", notes, tls::cipher), custom.list("groups", notes, tls::group));
+        if !suites.is_empty() {
+            policy.suites = suites;
+        }
+        if !groups.is_empty() {
+            policy.groups = groups;
+        }
+        custom.finish(notes);
+    } else if ["min_tls_version", "ciphers", "groups"].iter().any(|key| custom.has(key)) {
+        custom.problem(notes, "", "is read only with profile: Custom");
+    } else {
+        custom.finish(notes);
+    }
     let found = match (certificate_file, key_file) {
         (None, None) => None,
         (Some(_), None) => {
@@ -127,12 +166,17 @@ pub(super) fn tls(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mut
         (Some(certificate_file), Some(key_file)) => {
             let certificate = contents(&tls, "certificate_file", &certificate_file, around, notes);
             let key = contents(&tls, "key_file", &key_file, around, notes);
-            certificate.zip(key).and_then(|(certificate, key)| {
-                let Ok(key) = String::from_utf8(key) else {
-                    tls.problem(notes, "key_file", "is not PEM text");
-                    return None;
-                };
-                Some(Tls { certificate_file, key_file, certificate, key: Secret::new(&key), only_13 })
+            certificate.zip(key).and_then(|(certificate, key)| match policy.server(&certificate, &key) {
+                Ok(server) => Some(Tls { server }),
+                Err(fault) => {
+                    let (key, message) = match fault {
+                        Fault::Certificate(message) => ("certificate_file", message),
+                        Fault::Key(message) => ("key_file", message),
+                        Fault::Policy(message) => ("custom", message),
+                    };
+                    tls.problem(notes, key, message);
+                    None
+                }
             })
         }
     };
@@ -158,13 +202,13 @@ pub(super) fn cluster(root: &mut Section<'_>, around: &dyn Surroundings, notes: 
     }
     let ca_file = cluster.file("ca_file", notes).unwrap_or_else(|| Path::new(POD).join("ca.crt"));
     let token_file = cluster.file("token_file", notes).unwrap_or_else(|| Path::new(POD).join("token"));
-    contents(&cluster, "ca_file", &ca_file, around, notes);
+    let ca = bundle(&cluster, "ca_file", &ca_file, around, notes);
     contents(&cluster, "token_file", &token_file, around, notes);
     let timeout = cluster.duration("timeout", 5 * SECOND, (SECOND / 10, 60 * SECOND), notes);
     let in_flight = cluster.count("reviews_in_flight", 64, (1, 10_000), notes);
     let per_second = cluster.count("reviews_per_second", 500, (1, 100_000), notes);
     cluster.finish(notes);
-    Some(Cluster { url: url?, ca_file, token_file, timeout, in_flight, per_second })
+    Some(Cluster { url: url?, ca: ca?, token_file, timeout, in_flight, per_second })
 }
 
 pub(super) fn login(root: &mut Section<'_>, notes: &mut Notes) -> Option<String> {
@@ -337,18 +381,17 @@ fn backend(section: &mut Section<'_>, fixed: &Fixed, around: &dyn Surroundings, 
         section.section("datasource", notes);
         None
     };
-    let token_file = section.file("token_file", notes);
-    if let Some(path) = &token_file
-        && let Some(token) = contents(section, "token_file", path, around, notes)
-        && std::str::from_utf8(&token)
-            .map_or(true, |token| token.trim().is_empty() || token.trim().contains(char::is_whitespace))
-    {
-        section.problem(notes, "token_file", "does not hold one token");
-    }
-    let ca_file = section.file("ca_file", notes);
-    if let Some(path) = &ca_file {
-        contents(section, "ca_file", path, around, notes);
-    }
+    let token = section.file("token_file", notes).and_then(|path| {
+        let bytes = contents(section, "token_file", &path, around, notes)?;
+        let token = std::str::from_utf8(&bytes).map(str::trim).unwrap_or_default();
+        // As much as a header can hold.
+        let good = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        if !good {
+            section.problem(notes, "token_file", "does not hold one token");
+        }
+        good.then(|| Secret::new(token))
+    });
+    let ca = section.file("ca_file", notes).and_then(|path| bundle(section, "ca_file", &path, around, notes));
     let parameters: BTreeMap<String, String> = section.pairs("parameters", notes).into_iter().collect();
     for name in parameters.keys() {
         if !["partial_response", "dedup", "max_source_resolution", "timeout"].contains(&name.as_str()) {
@@ -370,8 +413,8 @@ fn backend(section: &mut Section<'_>, fixed: &Fixed, around: &dyn Surroundings, 
         labels: labels?,
         features,
         datasource,
-        token_file,
-        ca_file,
+        token,
+        ca,
         parameters,
         timeout,
         retention,

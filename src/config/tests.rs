@@ -26,9 +26,11 @@ impl Surroundings for Pod {
     }
 }
 
+const CA: &[u8] = include_bytes!("../../tests/golden/config/ca.crt");
+
 fn pod() -> Pod {
     let folder = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
-    let files = [(folder.join("ca.crt"), b"pem".to_vec()), (folder.join("token"), b"token".to_vec())];
+    let files = [(folder.join("ca.crt"), CA.to_vec()), (folder.join("token"), b"token".to_vec())];
     Pod(files.into_iter().collect(), true)
 }
 
@@ -107,6 +109,36 @@ fn outside_of_a_pod_the_cluster_must_be_named() {
 }
 
 #[test]
+fn certificates_are_checked_where_they_are_named() {
+    use perses_sidecar_stack::openshift::Certificates;
+    let (one, other) = (Certificates::make(&["localhost"]).unwrap(), Certificates::make(&["localhost"]).unwrap());
+    let told = |certificate: &str, key: &str, more: &str| {
+        let mut pod = pod();
+        pod.0.insert("/c".into(), certificate.into());
+        pod.0.insert("/k".into(), key.into());
+        let text = format!(
+            "metrics_backends:\n  - name: a\n    url: http://a\ntls:\n  certificate_file: /c\n  key_file: /k\n{more}"
+        );
+        read(&text, &pod).map(|loaded| loaded.effective).map_err(|problems| problems[0].to_string())
+    };
+    assert!(told(&one.certificate, &one.key, "").is_ok_and(|text| text.contains("profile: Intermediate")));
+    assert!(told(&one.certificate, &other.key, "").is_err_and(|text| text.contains("tls.key_file: does not fit")));
+    assert!(told("nonsense", &one.key, "").is_err_and(|text| text.contains("tls.certificate_file: no certificate")));
+    assert!(told(&one.certificate, "nonsense", "").is_err_and(|text| text.contains("tls.key_file: ")));
+    let custom = |keys: &str| told(&one.certificate, &one.key, &format!("  profile: Custom\n  custom:\n{keys}"));
+    assert!(custom("    ciphers: [ECDHE-ECDSA-AES128-GCM-SHA256]\n    groups: [x25519]\n").is_ok());
+    assert!(custom("    ciphers: [TLS_AES_128_GCM_SHA256]\n    min_tls_version: VersionTLS13\n").is_ok());
+    // A version without a cipher, or a cipher without its version, would offer nothing.
+    let nothing = custom("    ciphers: [ECDHE-ECDSA-AES128-GCM-SHA256]\n    min_tls_version: VersionTLS13\n");
+    assert!(nothing.as_ref().is_err_and(|text| text.contains("tls.custom")), "{nothing:?}");
+    for bad in ["    ciphers: [AES128-SHA]\n", "    groups: [secp521r1]\n", "    min_tls_version: VersionTLS11\n"] {
+        assert!(custom(bad).is_err(), "{bad}");
+    }
+    let unread = told(&one.certificate, &one.key, "  custom:\n    ciphers: []\n");
+    assert!(unread.is_err_and(|text| text.contains("profile: Custom")));
+}
+
+#[test]
 fn no_text_makes_the_reader_panic() {
     for text in [
         "",
@@ -132,11 +164,12 @@ async fn changes_are_noticed_by_content_through_links_too() {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("v1")).unwrap();
     fs::create_dir_all(folder.join("v2")).unwrap();
-    fs::write(folder.join("ca"), "pem").unwrap();
+    fs::write(folder.join("ca"), CA).unwrap();
+    fs::write(folder.join("token"), "a").unwrap();
     let text = |points: u32| {
         let folder = folder.display();
         format!(
-            "cluster:\n  url: https://x\n  ca_file: {folder}/ca\n  token_file: {folder}/ca\nmetrics_backends:\n  - name: a\n    url: http://a\nlimits:\n  query_points: {points}\n"
+            "cluster:\n  url: https://x\n  ca_file: {folder}/ca\n  token_file: {folder}/token\nmetrics_backends:\n  - name: a\n    url: http://a\nlimits:\n  query_points: {points}\n"
         )
     };
     // As kubelet lays a ConfigMap out: the file is a link through a link that is swapped.
@@ -162,7 +195,11 @@ async fn changes_are_noticed_by_content_through_links_too() {
     assert!(quiet.is_err(), "and told once");
     fs::write(folder.join("v2/c.yaml"), text(3)).unwrap();
     assert_eq!(points(watcher.next().await), Ok(3));
-    fs::write(folder.join("ca"), "another").unwrap();
+    fs::write(folder.join("token"), "another").unwrap();
     assert_eq!(points(watcher.next().await), Ok(3), "a file that it names has changed");
+    fs::write(folder.join("ca"), "nonsense").unwrap();
+    assert!(points(watcher.next().await).is_err(), "and one that must not be used is told");
+    fs::write(folder.join("ca"), CA).unwrap();
+    assert_eq!(points(watcher.next().await), Ok(3));
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,33 +1,29 @@
 //! A TCP connection, with TLS where the origin asks for it.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tower_service::Service;
 
-use super::Settings;
+use super::{DialError, Settings, causes};
 
 /// Where distributions keep the certificates of public authorities.
 const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"];
 
-/// Connects to one host and port, whatever it is asked for.
-#[derive(Clone)]
+/// Connects to one host and port.
 pub(super) struct Connector {
-    target: Arc<(String, u16)>,
+    host: String,
+    port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     patience: Duration,
 }
@@ -42,7 +38,7 @@ impl Connector {
         } else {
             None
         };
-        Ok(Self { target: Arc::new((host, origin.port)), tls, patience: settings.connect })
+        Ok(Self { host, port: origin.port, tls, patience: settings.connect })
     }
 }
 
@@ -71,28 +67,21 @@ fn client_config(roots: Option<&[u8]>) -> Result<ClientConfig, String> {
         .with_no_client_auth())
 }
 
-impl Service<Uri> for Connector {
-    type Response = Wire;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Wire>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let (target, tls, patience) = (Arc::clone(&self.target), self.tls.clone(), self.patience);
-        Box::pin(async move {
-            let connect = async {
-                let tcp = TcpStream::connect((target.0.as_str(), target.1)).await?;
-                tcp.set_nodelay(true)?;
-                Ok(match tls {
-                    None => Wire::Plain(TokioIo::new(tcp)),
-                    Some((connector, name)) => Wire::Tls(TokioIo::new(Box::new(connector.connect(name, tcp).await?))),
-                })
-            };
-            tokio::time::timeout(patience, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        })
+impl Connector {
+    pub(super) async fn connect(&self) -> Result<Wire, DialError> {
+        let connect = async {
+            let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            tcp.set_nodelay(true)?;
+            Ok(match &self.tls {
+                None => Wire::Plain(TokioIo::new(tcp)),
+                Some((connector, name)) => {
+                    Wire::Tls(TokioIo::new(Box::new(connector.connect(name.clone(), tcp).await?)))
+                }
+            })
+        };
+        let outcome: io::Result<Wire> =
+            tokio::time::timeout(self.patience, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        outcome.map_err(|error| DialError::Connect(causes(&error)))
     }
 }
 
@@ -100,12 +89,6 @@ impl Service<Uri> for Connector {
 pub(super) enum Wire {
     Plain(TokioIo<TcpStream>),
     Tls(TokioIo<Box<TlsStream<TcpStream>>>),
-}
-
-impl Connection for Wire {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
 }
 
 impl Read for Wire {

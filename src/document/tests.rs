@@ -31,6 +31,17 @@ fn json_that_could_be_read_in_two_ways_is_refused() {
     assert!(read_strict(br#"{"spec":{"panels":{"Links":{}, "Kind":{}}}}"#).is_ok(), "users choose panel keys");
 }
 
+#[test]
+fn numbers_do_not_drift_when_they_are_saved_again_and_again() {
+    for text in ["18446747440709551616", "1.844674407370955e19", "0.1", "5e-324", "1.7976931348623157e308", "-0.0"] {
+        let body = format!(r#"{{"metadata":{{"name":"d"}},"spec":{{"x":{text}}}}}"#);
+        let once = Object::read(body.as_bytes(), Kind::Dashboard).unwrap().into_bytes();
+        let written: Value = serde_json::from_slice(&once).unwrap();
+        assert_eq!(written["spec"]["x"].as_f64(), text.parse().ok(), "{text}");
+        assert_eq!(Object::read(&once, Kind::Dashboard).unwrap().into_bytes(), once, "{text}");
+    }
+}
+
 fn read(kind: Kind, value: &Value) -> Result<Object, DocumentError> {
     Object::read(value.to_string().as_bytes(), kind)
 }
@@ -163,6 +174,10 @@ fn plain_documents_need_no_second_look() {
     assert!(!may_need_strip(br#"{"spec":{"text":"a \u003c b","url":"https://x"}}"#));
     assert!(may_need_strip(br#"{"spec":{"\u0061ctions":[1]}}"#));
     assert!(may_need_strip(br#"{"url":"JAVASCRIPT:x"}"#));
+    for spelt in ["directUrl", "DirectURL", "actions", "Actions", "Data:text/html,x", "script", "sCript"] {
+        assert!(may_need_strip(spelt.as_bytes()), "{spelt}");
+        assert!(!may_need_strip(&spelt.as_bytes()[1..]), "all but the first letter of {spelt}");
+    }
     assert!(may_need_strip(br#"{"url":"java\tscript:x"}"#));
 }
 

@@ -1,7 +1,7 @@
 //! The one place where a refusal becomes bytes, and where every answer gets the headers that all answers carry.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use super::body::Outgoing;
 use super::journal::{Journal, Style};
@@ -9,7 +9,7 @@ use super::no_body_for;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::{Body, Reply};
 
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) fn reply(reply: Reply) -> Response<Body> {
     let mut response = Response::new(reply.body);

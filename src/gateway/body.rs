@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -42,6 +42,7 @@ impl http_body::Body for Outgoing {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Body::Stream(stream) => Pin::new(stream).poll_frame(context),
+            Body::Edited(body) => body.as_mut().poll_frame(context),
         };
         match &frame {
             Poll::Ready(Some(Err(error))) => {
@@ -63,6 +64,7 @@ impl http_body::Body for Outgoing {
         match &self.body {
             Body::Whole(bytes) => bytes.is_empty(),
             Body::Stream(stream) => stream.is_end_stream(),
+            Body::Edited(body) => body.is_end_stream(),
         }
     }
 
@@ -70,6 +72,7 @@ impl http_body::Body for Outgoing {
         match &self.body {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Body::Stream(stream) => stream.size_hint(),
+            Body::Edited(body) => body.size_hint(),
         }
     }
 }
@@ -114,9 +117,19 @@ async fn read(body: Incoming, most: usize, limits: &Limits, name: &'static str) 
     if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
-    let whole = tokio::time::timeout(limits.total, Limited::new(body, most).collect()).await;
-    match whole {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    // Into one piece of memory: thousands of small ones would stay with the allocator when they are freed.
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(most);
+    let whole = async {
+        let (mut body, mut whole) = (Limited::new(body, most), BytesMut::with_capacity(expected));
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok::<Bytes, Box<dyn std::error::Error + Send + Sync>>(whole.freeze())
+    };
+    match tokio::time::timeout(limits.total, whole).await {
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Refusal::new(Reason::MalformedBody, "the body broke off").because(error)),
         Err(_) => Err(Refusal::new(Reason::SlowClient, "the body did not arrive in time")),

@@ -1,7 +1,8 @@
 //! What happened to one request. Closed exactly once, also when the client goes away.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode};
@@ -143,7 +144,7 @@ impl Journal {
             tracing::debug!(request_id = self.id(), route = self.word, status, ms, "A request has ended");
         }
         self.metrics.request(self.word, &self.method, self.status.as_u16(), took.as_secs_f64());
-        if !self.is_audited() {
+        if !self.audit.is_on() || !self.is_audited() {
             return;
         }
         let id = self.id();
@@ -267,11 +268,36 @@ fn facts(route: &Guarded) -> Facts {
     facts
 }
 
-/// Random, so that ids of several replicas do not collide; zeros when the system has no randomness to give.
+/// Eight bytes of this process, random, so that ids of several replicas do not collide; eight of a count that is mixed, so
+/// that no two are the same. Nobody is let in by an id, so it need not be hard to guess; zeros stand in when the
+/// system has no randomness to give.
 fn new_id() -> [u8; 16] {
-    let mut id = [0; 16];
-    if aws_lc_rs::rand::fill(&mut id).is_err() {
-        id = [0; 16];
-    }
+    static PROCESS: LazyLock<[u8; 16]> = LazyLock::new(|| {
+        let mut random = [0; 16];
+        if aws_lc_rs::rand::fill(&mut random).is_err() {
+            random = [0; 16];
+        }
+        random
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut id = *PROCESS;
+    let seed = u64::from_le_bytes([id[8], id[9], id[10], id[11], id[12], id[13], id[14], id[15]]);
+    // The steps of SplitMix64, each of which can be undone: different counts stay different.
+    let mut mixed = seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    id[8..].copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
     id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_id;
+
+    #[test]
+    fn no_two_requests_have_the_same_id() {
+        let ids: std::collections::HashSet<[u8; 16]> = (0..10_000).map(|_| new_id()).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|id| *id != [0; 16]));
+    }
 }

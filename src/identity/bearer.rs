@@ -14,7 +14,7 @@ const LONGEST: usize = 16 << 10;
 ///
 /// # Errors
 /// 400 for two credentials or text that cannot be one, 401 for words behind the token.
-pub(super) fn read(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+pub fn read(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let mut lines = headers.get_all(header::AUTHORIZATION).iter();
     let Some(line) = lines.next() else { return Ok(None) };
     let malformed = |message: &'static str| Refusal::new(Reason::MalformedCredential, message);

@@ -1,4 +1,5 @@
-//! A connection under watch: how long it may say nothing, say a head, be kept, or leave an answer unread.
+//! A connection under watch: how long it may say nothing, say a head, be kept, or leave an answer unread; and whether the
+//! lines of a head end as they should.
 
 use std::future::Future;
 use std::io;
@@ -22,6 +23,11 @@ pub(super) struct Activity {
     in_flight: AtomicUsize,
     /// A head has come to its end since the watch looked.
     head_done: AtomicBool,
+    /// Counts the times that the watch has looked at `unread`.
+    looks: AtomicUsize,
+    /// Answers that wait for the peer to take what it was given, by the look (even or odd) since which they do. HTTP/2 asks
+    /// for no more of an answer while the peer has closed its window, and would hold what lies behind it for ever.
+    unread: [AtomicUsize; 2],
 }
 
 impl Activity {
@@ -30,6 +36,25 @@ impl Activity {
         activity.head_done.store(true, Ordering::Relaxed);
         Guard(Arc::clone(activity))
     }
+
+    /// One more answer waits for the peer.
+    fn wait(&self) -> usize {
+        let side = self.looks.load(Ordering::Relaxed) % 2;
+        self.unread[side].fetch_add(1, Ordering::Relaxed);
+        side
+    }
+
+    fn wait_no_more(&self, side: Option<usize>) {
+        if let Some(side) = side {
+            self.unread[side].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an answer has been waiting for the peer since before the last look.
+    fn look(&self) -> bool {
+        let before = self.looks.fetch_add(1, Ordering::Relaxed);
+        self.unread[(before + 1) % 2].load(Ordering::Relaxed) > 0
+    }
 }
 
 /// One request under way.
@@ -37,7 +62,8 @@ pub(super) struct Guard(Arc<Activity>);
 
 impl Guard {
     pub(super) fn around<B>(self, body: B) -> Guarded<B> {
-        Guarded { body, _guard: self }
+        let unread = Some(self.0.wait());
+        Guarded { body, guard: self, unread }
     }
 }
 
@@ -50,7 +76,15 @@ impl Drop for Guard {
 /// A body whose request is under way as long as it lives.
 pub(super) struct Guarded<B> {
     body: B,
-    _guard: Guard,
+    guard: Guard,
+    /// Where this answer is counted among the unread ones; `None` while it waits for what lies behind us.
+    unread: Option<usize>,
+}
+
+impl<B> Drop for Guarded<B> {
+    fn drop(&mut self) {
+        self.guard.0.wait_no_more(self.unread.take());
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Guarded<B> {
@@ -58,7 +92,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Guarded<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let this = &mut *self;
+        this.guard.0.wait_no_more(this.unread.take());
+        let frame = Pin::new(&mut this.body).poll_frame(context);
+        if frame.is_ready() {
+            this.unread = Some(this.guard.0.wait());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -67,6 +107,44 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Guarded<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// The lines of HTTP/1 heads. A lone LF may end a line (RFC 9112, 2.2), but not every server agrees; so it becomes NUL, which
+/// hyper refuses. What is sent ahead behind a head is not looked at: it may be a body.
+#[derive(Default)]
+struct Lines {
+    /// The head has come to its blank line.
+    ended: bool,
+    /// The last bytes of the head so far.
+    last: [u8; 3],
+}
+
+impl Lines {
+    /// Looks at bytes that have just come; `busy` while they can belong to a body.
+    fn check(&mut self, bytes: &mut [u8], busy: bool) {
+        if self.ended {
+            if busy {
+                return;
+            }
+            *self = Self::default();
+        }
+        let mut from = 0;
+        while let Some(at) = memchr::memchr(b'\n', &bytes[from..]).map(|at| at + from) {
+            let before = |back: usize| {
+                if at >= back { bytes[at - back] } else { self.last[3 + at - back] }
+            };
+            if before(1) != b'\r' {
+                bytes[at] = 0;
+            } else if [before(3), before(2)] == *b"\r\n" {
+                self.ended = true;
+                return;
+            }
+            from = at + 1;
+        }
+        for byte in bytes.iter().skip(bytes.len().saturating_sub(3)) {
+            self.last = [self.last[1], self.last[2], *byte];
+        }
     }
 }
 
@@ -83,15 +161,22 @@ enum Phase {
     Busy,
 }
 
+/// How a connection of h2 begins, and no request of HTTP/1.
+const PREFACE: [u8; 3] = *b"PRI";
+
 /// A stream that errs with "timed out" when its peer is too slow.
 pub(super) struct Watched<I> {
     io: I,
     activity: Arc<Activity>,
-    first_byte: Duration,
     header: Duration,
     idle: Duration,
     phase: Phase,
-    h2: bool,
+    /// When the phase has lasted too long; `None` while nothing has been waited for, and while busy.
+    until: Option<Instant>,
+    /// How many bytes of h2's preface have come; more than there are when something else came.
+    preface: usize,
+    lines: Lines,
+    /// Set to the end of a phase, past or present: it is moved only when it would ring too late or has rung too early.
     timer: Pin<Box<Sleep>>,
     /// Set while a write waits for the peer to read.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -99,40 +184,45 @@ pub(super) struct Watched<I> {
 
 impl<I> Watched<I> {
     pub(super) fn new(io: I, activity: Arc<Activity>, limits: &Limits) -> Self {
+        let until = Instant::now() + limits.first_byte;
         Self {
             io,
             activity,
-            first_byte: limits.first_byte,
             header: limits.header,
             idle: limits.idle,
             phase: Phase::First,
-            h2: false,
-            timer: Box::pin(tokio::time::sleep(limits.first_byte)),
+            until: Some(until),
+            preface: 0,
+            lines: Lines::default(),
+            timer: Box::pin(tokio::time::sleep_until(until)),
             stalled: None,
         }
     }
 
     fn enter(&mut self, phase: Phase) {
-        if self.phase == phase {
-            return;
-        }
         self.phase = phase;
-        let length = match phase {
-            Phase::First => self.first_byte,
-            Phase::Head => self.header,
-            // Looked at again when it has passed: requests may have begun meanwhile.
-            Phase::Idle | Phase::Busy => self.idle,
+        self.until = match phase {
+            Phase::Idle => Some(Instant::now() + self.idle),
+            // Most heads come in one piece: the clock is looked at when there is something to wait for.
+            Phase::First | Phase::Head | Phase::Busy => None,
         };
-        self.timer.as_mut().reset(Instant::now() + length);
     }
 
     /// Bytes have come.
-    fn heard(&mut self, bytes: &[u8]) {
-        if self.phase == Phase::First {
-            self.h2 = bytes.starts_with(b"PRI");
-            self.enter(if self.h2 { Phase::Idle } else { Phase::Head });
-        } else if self.phase == Phase::Idle && !self.h2 {
-            self.enter(Phase::Head);
+    fn heard(&mut self, bytes: &mut [u8], busy: bool) {
+        for byte in bytes.iter() {
+            let Some(expected) = PREFACE.get(self.preface) else { break };
+            self.preface = if byte == expected { self.preface + 1 } else { PREFACE.len() + 1 };
+        }
+        let h2 = self.preface == PREFACE.len();
+        if !h2 {
+            self.lines.check(bytes, busy);
+        }
+        match self.phase {
+            Phase::First | Phase::Head if h2 => self.enter(Phase::Idle),
+            Phase::First => self.enter(Phase::Head),
+            Phase::Idle if !h2 => self.enter(Phase::Head),
+            Phase::Head | Phase::Idle | Phase::Busy => {}
         }
     }
 
@@ -141,16 +231,26 @@ impl<I> Watched<I> {
         let busy = self.activity.in_flight.load(Ordering::Relaxed) > 0;
         let head_done = self.activity.head_done.swap(false, Ordering::Relaxed);
         match (busy, self.phase) {
+            (true, Phase::Busy) => {}
             (true, _) => self.enter(Phase::Busy),
             (false, Phase::Busy) => self.enter(Phase::Idle),
             (false, Phase::Head) if head_done => self.enter(Phase::Idle),
+            (false, Phase::Head) if self.until.is_none() => self.until = Some(Instant::now() + self.header),
             (false, _) => {}
         }
+        if let Some(until) = self.until
+            && until < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(until);
+        }
         while self.timer.as_mut().poll(context).is_ready() {
-            if self.phase != Phase::Busy {
-                return true;
+            match self.until {
+                Some(until) if until <= self.timer.deadline() => return true,
+                Some(until) => self.timer.as_mut().reset(until),
+                // Looked at again: the requests may come to an end without a word to this side.
+                None if self.activity.look() => return true,
+                None => self.timer.as_mut().reset(Instant::now() + self.idle),
             }
-            self.timer.as_mut().reset(Instant::now() + self.idle);
         }
         false
     }
@@ -187,7 +287,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
                 if this.phase == Phase::Head && this.activity.head_done.swap(false, Ordering::Relaxed) {
                     this.enter(Phase::Idle);
                 }
-                this.heard(&buffer.filled()[before..]);
+                this.heard(&mut buffer.filled_mut()[before..], busy);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending if this.is_late(context) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -222,5 +322,40 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes as hyper gets them, however they are cut into pieces.
+    fn checked(text: &[u8], piece: usize) -> Vec<u8> {
+        let (mut lines, mut out) = (Lines::default(), text.to_vec());
+        out.chunks_mut(piece).for_each(|bytes| lines.check(bytes, true));
+        out
+    }
+
+    #[test]
+    fn a_line_that_ends_in_lf_alone_is_spoilt_and_a_body_is_not() {
+        for piece in 1..30 {
+            let good = b"GET / HTTP/1.1\r\na: b\r\n\r\nbody\nof\nlines\n\n";
+            assert_eq!(checked(good, piece), good, "{piece}");
+            assert_eq!(
+                checked(b"GET / HTTP/1.1\na: b\r\n\r\nx\n", piece),
+                b"GET / HTTP/1.1\0a: b\r\n\r\nx\n",
+                "{piece}"
+            );
+            assert_eq!(checked(b"G\r\na: b\nc: d\r\n\r\nx\n", piece), b"G\r\na: b\0c: d\r\n\r\nx\n", "{piece}");
+            assert_eq!(checked(b"G\r\na: b\r\n\n", piece), b"G\r\na: b\r\n\0", "{piece}");
+            assert_eq!(checked(b"\n\n", piece), b"\0\0", "{piece}");
+        }
+        let mut lines = Lines::default();
+        let mut next = b"G\n\r\n".to_vec();
+        lines.check(&mut b"G\r\n\r\n".to_vec(), false);
+        lines.check(&mut next, true);
+        assert_eq!(next, b"G\n\r\n", "part of a body");
+        lines.check(&mut next, false);
+        assert_eq!(next, b"G\0\r\n", "the next head");
     }
 }

@@ -177,7 +177,7 @@ impl<'a> Parser<'a, '_> {
             return Err(self.type_error(start, message));
         }
         if let Some(matching) = &matching {
-            if !vectors && (matching.labels.start < matching.labels.end || matching.on) {
+            if !vectors && matching.labels.start < matching.labels.end {
                 return Err(self.type_error(start, "vector matching only allowed between instant vectors"));
             }
             if op.is_set() && matching.group.is_some() {

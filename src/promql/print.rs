@@ -210,13 +210,19 @@ impl<'p, 'a> Printer<'p, 'a> {
                 out.push_str(word);
             }
         };
+        // An operator behind an offset in parentheses would belong to the offset, so something else must stand between.
+        let first = modifiers.offset.as_ref().filter(|offset| offset.text.starts_with('('));
+        if let Some(offset) = first {
+            self.out.push_str(" offset ");
+            self.out.push_str(&offset.text);
+        }
         edge(&mut self.out, range);
         if let Some(at) = &modifiers.at {
             self.out.push_str(" @ ");
             self.out.push_str(at);
         }
         edge(&mut self.out, !range);
-        if let Some(offset) = &modifiers.offset {
+        if let (None, Some(offset)) = (first, &modifiers.offset) {
             self.out.push_str(" offset ");
             self.out.push_str(&offset.text);
         }

@@ -161,6 +161,28 @@ fn golden_confinements() {
 }
 
 #[test]
+fn nothing_behind_an_offset_in_parentheses_becomes_part_of_it() {
+    let becomes = |text: &str| {
+        let confined = confine(text, &reach(&["a"]), &labels(), &wide(), ALL);
+        confined.map(Confined::into_text).map_err(|error| error.to_string())
+    };
+    for (text, confined) in [
+        ("x offset (1m + 1m) @ 5 ^ 2", "x{namespace=\"a\"} offset (1m + 1m) @ 5 ^ 2"),
+        ("x @ 5 offset (1m) ^ 2", "x{namespace=\"a\"} offset (1m) ^ 2 @ 5"),
+        ("(x @ 5 offset (1m)) ^ 2", "(x{namespace=\"a\"} offset (1m) @ 5) ^ 2"),
+        ("x offset (1m) smoothed * 2", "x{namespace=\"a\"} offset (1m) smoothed * 2"),
+        ("rate(x[5m] offset (1m) * 2)", "rate(x{namespace=\"a\"}[5m] offset (1m) * 2)"),
+        ("x offset (1m) - 30s == y", "x{namespace=\"a\"} offset (1m) - 30s == y{namespace=\"a\"}"),
+        ("x offset -(1m) * y", "x{namespace=\"a\"} offset -(1m) * y{namespace=\"a\"}"),
+    ] {
+        assert_eq!(becomes(text).as_deref(), Ok(confined), "{text}");
+    }
+    for text in ["x offset (1m) * y", "x offset (1m) - on () y", "x offset (1m) @ 5 offset 1m"] {
+        assert!(becomes(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn limits_say_their_name_and_value() {
     let refused = |q: &str| {
         let error = confine(q, &reach(&["a"]), &labels(), &Limits::default(), Features::default()).unwrap_err();

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::config::BackendKind;
+use super::quiet::{Edit, Quiet};
 use crate::dial;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
@@ -15,65 +15,71 @@ use crate::reply::Reply;
 /// Errors of a backend are short.
 const LARGEST_ERROR: usize = 64 << 10;
 
-fn nonsense(cause: impl ToString) -> Refusal {
+pub(super) fn nonsense(cause: impl ToString) -> Refusal {
     Refusal::new(Reason::UpstreamNonsense, "the metrics backend answered something that cannot be passed on")
         .because(cause)
 }
 
+pub(super) fn too_large() -> Refusal {
+    Refusal::new(Reason::UpstreamTooLarge, "the answer is larger than limits.answer; ask for less")
+}
+
 fn broken(error: dial::DialError) -> Refusal {
     match error {
-        dial::DialError::TooLarge => {
-            Refusal::new(Reason::UpstreamTooLarge, "the answer is larger than limits.answer; ask for less")
-        }
+        dial::DialError::TooLarge => too_large(),
         dial::DialError::Slow => Refusal::new(Reason::UpstreamSlow, "the metrics backend did not answer in time"),
         other => Refusal::new(Reason::UpstreamDown, "the metrics backend broke off").because(other),
     }
 }
 
-/// Passes an answer on: a good one as it arrives, an error in words that are safe.
-pub(super) async fn pass(
-    answer: dial::Answer,
-    kind: BackendKind,
-    confined: &str,
-    largest: usize,
-) -> Result<Reply, Refusal> {
-    let status = answer.status;
-    if status == StatusCode::OK {
-        let json = answer
-            .headers
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-        if !json {
-            return Err(nonsense("the answer is not JSON"));
-        }
-        return match kind {
-            BackendKind::Prometheus => Ok(Reply::json_stream(status, answer.stream(largest))),
-            // Its warnings name stores and their addresses, and stand behind the data.
-            BackendKind::Thanos => {
-                let (_, _, body) = answer.bytes(largest).await.map_err(broken)?;
-                Ok(Reply::json(status, quiet_warnings(body)?))
-            }
-        };
-    }
-    Err(error(answer, status, confined).await)
-}
+/// A good answer of at most this length is read before it is passed on, so that it keeps its length.
+const SMALL: u64 = 16 << 10;
 
-/// Reads a whole good answer.
-pub(super) async fn whole(answer: dial::Answer, largest: usize) -> Result<Bytes, Refusal> {
+/// Passes an answer on: a good one as it arrives, an error in words that are safe. `sent` is the confined text.
+pub(super) async fn pass(answer: dial::Answer, sent: &[&str], largest: usize) -> Result<Reply, Refusal> {
     let status = answer.status;
     if status != StatusCode::OK {
-        return Err(error(answer, status, "").await);
+        return Err(error(answer, Some(sent)).await);
     }
+    check_json(&answer)?;
+    let length = answer.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length <= SMALL) {
+        let (_, _, body) = answer.bytes(largest).await.map_err(broken)?;
+        return Ok(Reply::json(status, Edit::whole(body).map_err(nonsense)?));
+    }
+    Ok(Reply::json_edited(status, Box::pin(Quiet::new(answer.stream(largest)))))
+}
+
+/// Reads a whole good answer. What an error says passes only where `sent` says what was asked: an answer that must be
+/// filtered has no words of its own.
+pub(super) async fn whole(answer: dial::Answer, sent: Option<&[&str]>, largest: usize) -> Result<Bytes, Refusal> {
+    if answer.status != StatusCode::OK {
+        return Err(error(answer, sent).await);
+    }
+    check_json(&answer)?;
     let (_, _, body) = answer.bytes(largest).await.map_err(broken)?;
     Ok(body)
 }
 
+fn check_json(answer: &dial::Answer) -> Result<(), Refusal> {
+    let kind = answer.headers.get(http::header::CONTENT_TYPE);
+    if !kind.is_some_and(|value| value.as_bytes().starts_with(b"application/json")) {
+        return Err(nonsense("the answer is not JSON"));
+    }
+    // None was asked for, and what cannot be read cannot be judged.
+    if answer.headers.contains_key(http::header::CONTENT_ENCODING) {
+        return Err(nonsense("the answer is compressed"));
+    }
+    Ok(())
+}
+
 /// The backend's own words pass for a client's mistakes, unless they quote the text that we sent.
-async fn error(answer: dial::Answer, status: StatusCode, confined: &str) -> Refusal {
+async fn error(answer: dial::Answer, sent: Option<&[&str]>) -> Refusal {
     #[derive(Deserialize)]
     struct Body {
         error: String,
     }
+    let status = answer.status;
     let retry = answer.headers.get(http::header::RETRY_AFTER).is_some();
     let words = answer
         .bytes(LARGEST_ERROR)
@@ -84,8 +90,7 @@ async fn error(answer: dial::Answer, status: StatusCode, confined: &str) -> Refu
     let cause = format!("metrics backend: status {status}: {}", words.as_deref().unwrap_or("no message"));
     match status.as_u16() {
         400 | 422 => {
-            let quotes = |words: &str| (!confined.is_empty() && words.contains(confined)) || words.contains("://");
-            let words = words.filter(|words| words.len() <= 2000 && !quotes(words));
+            let words = words.filter(|words| sent.is_some_and(|sent| is_safe(words, sent)));
             Refusal::new(
                 Reason::UpstreamRefused,
                 words.unwrap_or_else(|| "the metrics backend refused the query".to_owned()),
@@ -104,30 +109,14 @@ async fn error(answer: dial::Answer, status: StatusCode, confined: &str) -> Refu
     }
 }
 
-/// Keeps annotations of PromQL itself; whatever else a store says becomes two words.
-fn quiet_warnings(body: Bytes) -> Result<Bytes, Refusal> {
-    if memchr::memmem::find(&body, b"\"warnings\"").is_none() && memchr::memmem::find(&body, b"\"infos\"").is_none() {
-        return Ok(body);
-    }
-    #[derive(Deserialize, Serialize)]
-    struct Answer<'a> {
-        status: String,
-        #[serde(borrow)]
-        data: &'a RawValue,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        warnings: Vec<String>,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        infos: Vec<String>,
-    }
-    let mut answer: Answer<'_> = serde_json::from_slice(&body).map_err(nonsense)?;
-    for text in answer.warnings.iter_mut().chain(&mut answer.infos) {
-        if !text.starts_with("PromQL warning:") && !text.starts_with("PromQL info:") {
-            *text = "partial response".to_owned();
-        }
-    }
-    answer.warnings.dedup();
-    answer.infos.dedup();
-    serde_json::to_vec(&answer).map(Bytes::from).map_err(nonsense)
+/// Whether an error's words say nothing of the text that was sent, nor of who was asked. Parse errors quote and count in a
+/// text that the caller has never seen; other errors may print an expression with the list of namespaces.
+fn is_safe(words: &str, sent: &[&str]) -> bool {
+    let quotes = |text: &&str| {
+        !text.is_empty()
+            && (words.contains(*text) || text.split('"').any(|part| part.contains('|') && words.contains(part)))
+    };
+    words.len() <= 2000 && !words.contains("://") && !words.contains("parse error") && !sent.iter().any(quotes)
 }
 
 /// Keeps the metadata of the metrics whose series the caller may see.
@@ -183,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn warnings_of_stores_lose_their_words() {
-        let body = br#"{"status":"success","data":{"result":[]},"warnings":["No StoreAPIs matched 10.0.0.1:10901","x","PromQL warning: y"]}"#;
-        let quiet = quiet_warnings(Bytes::from_static(body)).expect("good");
-        assert_eq!(
-            &*quiet,
-            br#"{"status":"success","data":{"result":[]},"warnings":["partial response","PromQL warning: y"]}"#
-        );
-        let same = Bytes::from_static(br#"{"status":"success","data":{"result":[]}}"#);
-        assert_eq!(quiet_warnings(same.clone()).expect("good"), same);
+    fn errors_that_quote_what_was_sent_are_not_passed_on() {
+        let sent = r#"up{namespace=~"team-a|team-b",job="x"}"#;
+        let safe = |words: &str| is_safe(words, &[sent]);
+        assert!(safe("found duplicate series for the match group {job=\"x\"}; many-to-many matching not allowed"));
+        assert!(!safe(&format!("cannot run {sent}")));
+        assert!(!safe("unsupported: up{job=\"x\",namespace=~\"team-a|team-b\"}"));
+        assert!(!safe("invalid parameter \"query\": 1:5: parse error: unexpected identifier"));
+        assert!(!safe("dial http://10.0.0.1:9090"));
+        assert!(!safe(&"x".repeat(3000)));
     }
 }

@@ -13,8 +13,11 @@ use crate::upstream::Question;
 pub(super) enum Endpoint {
     Query,
     QueryRange,
+    Exemplars,
     Matching,
     Metadata,
+    Rules,
+    Alerts,
     Text,
     Nothing,
 }
@@ -68,14 +71,18 @@ impl<'a> Params<'a> {
                 params.range = Some((start, end, step));
                 params.evaluation(&mut form, kind, longest)?;
             }
-            Endpoint::Matching => {
-                params.selectors = form.take_all("match[]");
-                if params.selectors.len() > MOST_SELECTORS {
-                    return Err(FormError::Value("match[]", "at most 64 of them"));
-                }
+            Endpoint::Exemplars => {
+                params.text = form.take("query")?;
                 params.time(&mut form, "start")?;
                 params.time(&mut form, "end")?;
-                params.count(&mut form, "limit")?;
+                params.of_thanos(&mut form, kind)?;
+            }
+            Endpoint::Matching => {
+                params.matching(&mut form)?;
+                params.time(&mut form, "start")?;
+                params.time(&mut form, "end")?;
+                params.limit = params.count(&mut form, "limit")?;
+                params.of_thanos(&mut form, kind)?;
             }
             Endpoint::Metadata => {
                 params.metric = form.take("metric")?.filter(|metric| !metric.is_empty());
@@ -84,7 +91,12 @@ impl<'a> Params<'a> {
                     .map(|text| text.parse().map_err(|_| FormError::Value("limit", "a number")))
                     .transpose()?;
                 form.take("limit_per_metric")?;
+                params.of_thanos(&mut form, kind)?;
+                // What is asked for is decided when the answer is filtered.
+                params.plain.clear();
             }
+            Endpoint::Rules => params.rules(&mut form, kind)?,
+            Endpoint::Alerts => params.of_thanos(&mut form, kind)?,
             Endpoint::Text => params.text = form.take("query")?,
             Endpoint::Nothing => {}
         }
@@ -110,7 +122,7 @@ impl<'a> Params<'a> {
         self.metric.as_deref()
     }
 
-    /// `limit` of a metadata request.
+    /// `limit` of a question that is answered with a list.
     pub(super) fn limit(&self) -> Option<usize> {
         self.limit
     }
@@ -152,21 +164,65 @@ impl<'a> Params<'a> {
                 _ => return Err(FormError::Value("stats", "\"all\"")),
             }
         }
-        if kind == BackendKind::Thanos {
-            for name in ["dedup", "partial_response"] {
-                if let Some(value) = form.take(name)? {
-                    if !matches!(&*value, "true" | "false" | "1" | "0") {
-                        return Err(FormError::Value(name, "true or false"));
-                    }
-                    self.plain.push((name, value));
-                }
+        self.of_thanos(form, kind)
+    }
+
+    /// What Thanos takes beyond Prometheus. Clients add these to every question, so they are taken wherever series are read.
+    fn of_thanos(&mut self, form: &mut Form<'a>, kind: BackendKind) -> Result<(), FormError> {
+        if kind != BackendKind::Thanos {
+            return Ok(());
+        }
+        for name in ["dedup", "partial_response"] {
+            self.flag(form, name)?;
+        }
+        if let Some(value) = form.take("max_source_resolution")? {
+            if value != "auto" && read_duration(&value).is_none() {
+                return Err(FormError::Value("max_source_resolution", "a duration or \"auto\""));
             }
-            if let Some(value) = form.take("max_source_resolution")? {
-                if value != "auto" && read_duration(&value).is_none() {
-                    return Err(FormError::Value("max_source_resolution", "a duration or \"auto\""));
-                }
-                self.plain.push(("max_source_resolution", value));
+            self.plain.push(("max_source_resolution", value));
+        }
+        Ok(())
+    }
+
+    /// `file[]` is no parameter here: it names paths of the backend's machine, which nobody is shown.
+    fn rules(&mut self, form: &mut Form<'a>, kind: BackendKind) -> Result<(), FormError> {
+        if let Some(value) = form.take("type")?.filter(|value| !value.is_empty()) {
+            if !matches!(&*value, "alert" | "record") {
+                return Err(FormError::Value("type", "\"alert\" or \"record\""));
             }
+            self.plain.push(("type", value));
+        }
+        for name in ["rule_name[]", "rule_group[]"] {
+            for value in form.take_all(name) {
+                self.plain.push((name, value));
+            }
+        }
+        self.flag(form, "exclude_alerts")?;
+        self.matching(form)?;
+        self.count(form, "group_limit")?;
+        if let Some(token) = form.take("group_next_token")?.filter(|token| !token.is_empty()) {
+            if token.len() > 128 || !token.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                return Err(FormError::Value("group_next_token", "a token of an answer before"));
+            }
+            self.plain.push(("group_next_token", token));
+        }
+        self.of_thanos(form, kind)
+    }
+
+    fn matching(&mut self, form: &mut Form<'a>) -> Result<(), FormError> {
+        self.selectors = form.take_all("match[]");
+        if self.selectors.len() > MOST_SELECTORS {
+            return Err(FormError::Value("match[]", "at most 64 of them"));
+        }
+        Ok(())
+    }
+
+    fn flag(&mut self, form: &mut Form<'a>, name: &'static str) -> Result<(), FormError> {
+        if let Some(value) = form.take(name)?.filter(|value| !value.is_empty()) {
+            if !matches!(&*value, "true" | "false" | "1" | "0") {
+                return Err(FormError::Value(name, "true or false"));
+            }
+            self.plain.push((name, value));
         }
         Ok(())
     }
@@ -185,14 +241,12 @@ impl<'a> Params<'a> {
         Ok(Some(seconds))
     }
 
-    fn count(&mut self, form: &mut Form<'a>, name: &'static str) -> Result<(), FormError> {
-        if let Some(value) = form.take(name)?.filter(|value| !value.is_empty()) {
-            if value.len() > 12 || !value.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(FormError::Value(name, "a number"));
-            }
-            self.plain.push((name, value));
-        }
-        Ok(())
+    fn count(&mut self, form: &mut Form<'a>, name: &'static str) -> Result<Option<usize>, FormError> {
+        let Some(value) = form.take(name)?.filter(|value| !value.is_empty()) else { return Ok(None) };
+        let digits = value.len() <= 12 && value.bytes().all(|b| b.is_ascii_digit());
+        let number = value.parse().ok().filter(|_| digits).ok_or(FormError::Value(name, "a number"))?;
+        self.plain.push((name, value));
+        Ok(Some(number))
     }
 }
 

@@ -4,7 +4,7 @@
 //! backends'. What was found is remembered for a few seconds and forgotten when a datasource changes through us.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use moka::future::Cache;
@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::access::Grant;
 use crate::config::Origin;
 use crate::document::{self, DocumentError};
+use crate::memo::Memo;
 use crate::names::ObjectName;
 use crate::refusal::{Reason, Refusal};
 use crate::route::Source;
@@ -21,18 +22,24 @@ use crate::upstream::{BackendClient, Perses};
 /// How long a change that was not made through us may stay unnoticed.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// Sources that are found at once.
+const RECENT: usize = 256;
+
 /// Finds backends.
 pub struct Sources {
     perses: Arc<Perses>,
     backends: Vec<Arc<BackendClient>>,
-    found: Cache<Source, Arc<BackendClient>>,
+    found: Cache<Source, (Arc<BackendClient>, Instant)>,
+    /// What of it was used last.
+    recent: Memo<Source, Arc<BackendClient>>,
 }
 
 impl Sources {
     /// Looks in this Perses for these backends.
     #[must_use]
     pub fn new(perses: Arc<Perses>, backends: Vec<Arc<BackendClient>>) -> Self {
-        Self { perses, backends, found: Cache::builder().max_capacity(10_000).time_to_live(FRESH).build() }
+        let found = Cache::builder().max_capacity(10_000).time_to_live(FRESH).build();
+        Self { perses, backends, found, recent: Memo::new(RECENT) }
     }
 
     /// The backends.
@@ -50,6 +57,7 @@ impl Sources {
     /// Something that describes datasources has changed.
     pub fn forget(&self) {
         self.found.invalidate_all();
+        self.recent.clear();
     }
 
     /// The backend that the datasource of a granted route means.
@@ -57,11 +65,17 @@ impl Sources {
     /// # Errors
     /// 404 when there is no such datasource, 403 when it is no configured backend.
     pub async fn find(&self, grant: &Grant, source: &Source) -> Result<Arc<BackendClient>, Refusal> {
-        if let Some(backend) = self.found.get(source).await {
+        let ticket = self.recent.ticket();
+        if let Some(backend) = self.recent.get(source, |known| known == source) {
             return Ok(backend);
         }
+        if let Some((backend, until)) = self.found.get(source).await {
+            self.recent.put(ticket, source, source.clone(), Arc::clone(&backend), until);
+            return Ok(backend);
+        }
+        let until = Instant::now() + FRESH;
         let backend = self.look_up(grant, source).await?;
-        self.found.insert(source.clone(), Arc::clone(&backend)).await;
+        self.found.insert(source.clone(), (Arc::clone(&backend), until)).await;
         Ok(backend)
     }
 

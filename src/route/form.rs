@@ -192,13 +192,17 @@ pub fn push_pair(out: &mut String, name: &str, value: &str) {
 /// Percent-encodes everything but unreserved characters (RFC 3986, 2.3).
 fn escape_into(out: &mut String, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let mut rest = text;
+    // What needs no escape goes over in one piece; a piece ends before an ASCII byte or at the first of a character.
+    while let Some(at) = rest.bytes().position(|byte| !plain(byte)) {
+        let length = rest[at..].chars().next().map_or(1, char::len_utf8);
+        out.push_str(&rest[..at]);
+        for byte in rest[at..at + length].bytes() {
+            let escape = ['%', char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])];
+            out.extend(escape);
         }
+        rest = &rest[at + length..];
     }
+    out.push_str(rest);
 }

@@ -27,6 +27,8 @@ pub enum MetricsCall {
     Query,
     /// `query_range`
     QueryRange,
+    /// `query_exemplars`
+    Exemplars,
     /// `series`
     Series,
     /// `labels`
@@ -35,6 +37,10 @@ pub enum MetricsCall {
     LabelValues(LabelName),
     /// `metadata`
     Metadata,
+    /// `rules`
+    Rules,
+    /// `alerts`
+    Alerts,
     /// `parse_query`
     ParseQuery,
     /// `format_query`
@@ -90,10 +96,13 @@ impl MetricsCall {
         match self {
             Self::Query => "query",
             Self::QueryRange => "query_range",
+            Self::Exemplars => "query_exemplars",
             Self::Series => "series",
             Self::Labels => "labels",
             Self::LabelValues(_) => "label_values",
             Self::Metadata => "metadata",
+            Self::Rules => "rules",
+            Self::Alerts => "alerts",
             Self::ParseQuery => "parse_query",
             Self::FormatQuery => "format_query",
             Self::BuildInfo => "buildinfo",
@@ -104,10 +113,20 @@ impl MetricsCall {
 
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Query | Self::QueryRange | Self::Series | Self::Labels | Self::ParseQuery | Self::FormatQuery => {
-                "GET, POST"
-            }
-            Self::LabelValues(_) | Self::Metadata | Self::BuildInfo | Self::Flags | Self::Healthy => "GET",
+            Self::Query
+            | Self::QueryRange
+            | Self::Exemplars
+            | Self::Series
+            | Self::Labels
+            | Self::ParseQuery
+            | Self::FormatQuery => "GET, POST",
+            Self::LabelValues(_)
+            | Self::Metadata
+            | Self::Rules
+            | Self::Alerts
+            | Self::BuildInfo
+            | Self::Flags
+            | Self::Healthy => "GET",
         }
     }
 }
@@ -138,6 +157,7 @@ pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Proxied, Refusa
     let call = match tail {
         ["api", "v1", "query"] => MetricsCall::Query,
         ["api", "v1", "query_range"] => MetricsCall::QueryRange,
+        ["api", "v1", "query_exemplars"] => MetricsCall::Exemplars,
         ["api", "v1", "series"] => MetricsCall::Series,
         ["api", "v1", "labels"] => MetricsCall::Labels,
         ["api", "v1", "label", name, "values"] => {
@@ -148,6 +168,8 @@ pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Proxied, Refusa
             MetricsCall::LabelValues(name)
         }
         ["api", "v1", "metadata"] => MetricsCall::Metadata,
+        ["api", "v1", "rules"] => MetricsCall::Rules,
+        ["api", "v1", "alerts"] => MetricsCall::Alerts,
         ["api", "v1", "parse_query"] => MetricsCall::ParseQuery,
         ["api", "v1", "format_query"] => MetricsCall::FormatQuery,
         ["api", "v1", "status", "buildinfo"] => MetricsCall::BuildInfo,
@@ -169,7 +191,7 @@ fn is_refused(tail: &[&str]) -> bool {
     match tail {
         ["api", "v1", rest @ ..] => matches!(
             rest,
-            ["query_exemplars" | "rules" | "alerts" | "alertmanagers" | "targets" | "scrape_pools" | "notifications"]
+            ["alertmanagers" | "targets" | "scrape_pools" | "notifications"]
                 | ["query_explain" | "query_range_explain" | "stores" | "blocks" | "features" | "openapi.yaml"]
                 | ["read" | "write"]
                 | ["otlp" | "admin", ..]

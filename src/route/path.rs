@@ -30,7 +30,8 @@ pub(super) fn check(path: &str) -> Result<&str, Refusal> {
         return Err(malformed("the path has a character that must not stand in it"));
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if !rest.is_empty() && rest.split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..") {
+    let mut segments = rest.as_bytes().split(|b| *b == b'/');
+    if !rest.is_empty() && segments.any(|segment| matches!(segment, b"" | b"." | b"..")) {
         return Err(malformed("the path has an empty or a dot segment"));
     }
     Ok(rest)

@@ -54,7 +54,7 @@ pub(super) fn find(method: &Method, received: &str, query: &str, prefix: &str) -
         ["-", "whoami"] => get_only(method, Route::Guarded(Guarded::Whoami)),
         ["metrics"] => get_only(method, Route::Guarded(Guarded::OwnMetrics)),
         ["plugins", _, ..] => get_only(method, Route::Guarded(Guarded::PluginFile(static_path(segments)?))),
-        [first, ..] if NOT_UI.contains(first) => Err(Refusal::unknown_route()),
+        [first, ..] if NOT_UI.iter().any(|word| word.eq_ignore_ascii_case(first)) => Err(Refusal::unknown_route()),
         _ => get_only(method, Route::Open(Open::Ui(static_path(segments)?))),
     }
 }

@@ -101,3 +101,25 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn forms_that_servers_read_in_two_ways_are_refused() {
+    for (text, error) in [
+        ("a=1;b=2", FormError::Semicolon),
+        ("a=1&b;c=2", FormError::Semicolon),
+        ("a=%", FormError::BrokenEscape),
+        ("a=%4", FormError::BrokenEscape),
+        ("a=%zz", FormError::BrokenEscape),
+        ("a=%00", FormError::NotText),
+        ("a=%ff", FormError::NotText),
+        ("=1", FormError::NoName),
+        ("a=1&&b=2", FormError::NoName),
+    ] {
+        assert_eq!(Form::parse(text), Err(error), "{text}");
+    }
+    // Escaped, it is a character like any other.
+    assert_eq!(Form::parse("a=1%3Bb").and_then(|mut form| form.take("a")), Ok(Some("1;b".into())));
+    let mut form = Form::parse("a=1&b=2&a=1").unwrap();
+    assert_eq!(form.take("a"), Err(FormError::Repeated("a".to_owned())), "the same value twice is twice");
+    assert_eq!(Form::parse(&"a=1&".repeat(300)), Err(FormError::TooMany));
+}

@@ -76,6 +76,12 @@ impl Audit {
         Ok(Self { queue: Some(queue), writer: Some(writer), metrics })
     }
 
+    /// Whether records go anywhere.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// Writes a record, at some time soon.
     pub fn write(&self, record: &Record<'_>) {
         let Some(queue) = &self.queue else { return };

@@ -3,8 +3,8 @@
 //! All series are made at the start and found by index, so that counting is one atomic addition.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -70,6 +70,9 @@ const CODES: [&str; 28] = [
     "499", "500", "502", "503", "504", "error", "1xx", "2xx", "3xx", "4xx", "5xx", "none",
 ];
 
+/// The place of "error", which the classes follow.
+const ERROR: usize = 21;
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     route: &'static str,
@@ -119,9 +122,13 @@ struct BuildLabels {
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
+    /// The counters of `requests` that have been needed, by route, method and code.
+    request_counters: Vec<OnceLock<Counter>>,
     request_seconds: Vec<Histogram>,
     refusals: Family<ReasonLabel, Counter>,
     upstream_requests: Family<UpstreamLabels, Counter>,
+    /// Those of `upstream_requests`, by upstream and code.
+    upstream_counters: Vec<OnceLock<Counter>>,
     upstream_seconds: Vec<Histogram>,
     reviews: Vec<Vec<Counter>>,
     confines: Vec<Counter>,
@@ -192,9 +199,11 @@ impl Metrics {
         Self {
             registry,
             requests,
+            request_counters: vec![OnceLock::new(); route::WORDS.len() * METHODS.len() * CODES.len()],
             request_seconds,
             refusals,
             upstream_requests,
+            upstream_counters: vec![OnceLock::new(); UPSTREAMS.len() * CODES.len()],
             upstream_seconds,
             reviews,
             confines,
@@ -208,11 +217,14 @@ impl Metrics {
 
     /// A request was answered.
     pub fn request(&self, route: &'static str, method: &Method, status: u16, seconds: f64) {
-        let method = METHODS.iter().find(|word| **word == method.as_str()).unwrap_or(&"other");
-        self.requests.get_or_create(&RequestLabels { route, method, code: code_word(status) }).inc();
-        if let Some(histogram) =
-            route::WORDS.iter().position(|word| *word == route).and_then(|at| self.request_seconds.get(at))
-        {
+        let method = METHODS.iter().position(|word| *word == method.as_str()).unwrap_or(METHODS.len() - 1);
+        let Some(at) = route::WORDS.iter().position(|word| *word == route) else { return };
+        let code = code_index(status);
+        if let Some(counter) = self.request_counters.get((at * METHODS.len() + method) * CODES.len() + code) {
+            let labels = || RequestLabels { route: route::WORDS[at], method: METHODS[method], code: CODES[code] };
+            counter.get_or_init(|| self.requests.get_or_create_owned(&labels())).inc();
+        }
+        if let Some(histogram) = self.request_seconds.get(at) {
             histogram.observe(seconds);
         }
     }
@@ -225,8 +237,11 @@ impl Metrics {
     /// An exchange with a server behind us ended, with a status or without.
     pub fn upstream(&self, upstream: Upstream, status: Result<u16, ()>, seconds: f64) {
         let index = upstream as usize;
-        let code = status.map_or("error", code_word);
-        self.upstream_requests.get_or_create(&UpstreamLabels { upstream: UPSTREAMS[index], code }).inc();
+        let code = status.map_or(ERROR, code_index);
+        if let Some(counter) = self.upstream_counters.get(index * CODES.len() + code) {
+            let labels = UpstreamLabels { upstream: UPSTREAMS[index], code: CODES[code] };
+            counter.get_or_init(|| self.upstream_requests.get_or_create_owned(&labels)).inc();
+        }
         self.upstream_seconds[index].observe(seconds);
     }
 
@@ -283,24 +298,31 @@ fn outcomes(registry: &mut Registry, name: &str, help: &str, words: &[&'static s
     words.iter().map(|outcome| family.get_or_create_owned(&OutcomeLabel { outcome })).collect()
 }
 
-fn code_word(status: u16) -> &'static str {
-    let mut digits = [0; 3];
-    for (digit, power) in digits.iter_mut().zip([100, 10, 1]) {
-        *digit = b'0' + u8::try_from(status / power % 10).unwrap_or(0);
+/// The place of a status in [`CODES`].
+fn code_index(status: u16) -> usize {
+    if status == 200 {
+        return 0;
     }
-    CODES.iter().find(|word| word.as_bytes() == digits).copied().unwrap_or(match status / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => "none",
+    let word = status.to_string();
+    CODES.iter().position(|code| *code == word).unwrap_or(match status / 100 {
+        class @ 1..=5 => ERROR + usize::from(class),
+        _ => CODES.len() - 1,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_count_where_they_belong() {
+        for (status, word) in
+            [(200, "200"), (499, "499"), (504, "504"), (100, "1xx"), (206, "2xx"), (599, "5xx"), (999, "none")]
+        {
+            assert_eq!(CODES[code_index(status)], word);
+        }
+        assert_eq!((CODES[ERROR], CODES[0]), ("error", "200"));
+    }
 
     #[test]
     fn names_and_labels_are_those_of_the_contract() {

@@ -119,10 +119,8 @@ impl Perses {
                 let headers = answer.headers.clone();
                 Ok((status, headers, answer.stream(self.largest)))
             }
-            status if status.is_server_error() => {
-                Err(Refusal::new(Reason::UpstreamNonsense, "Perses failed").because(format!("perses: status {status}")))
-            }
-            _ => Err(Refusal::new(Reason::NotFound, "not found")),
+            status if status.is_client_error() && !is_busy(status) => Err(Refusal::new(Reason::NotFound, "not found")),
+            status => Err(vouch(status, b"").err().unwrap_or_else(|| internal("a file that is no file"))),
         }
     }
 
@@ -152,8 +150,18 @@ impl Perses {
     }
 }
 
+/// Whether a server says that it has too much to do.
+fn is_busy(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE
+}
+
 /// Redirects and failures of Perses are not answers that we can stand for.
 fn vouch(status: StatusCode, body: &[u8]) -> Result<(), Refusal> {
+    if is_busy(status) {
+        return Err(Refusal::new(Reason::Overload, "Perses is at its limit; try again soon")
+            .because(format!("perses: status {status}"))
+            .retry_after(Duration::from_secs(1)));
+    }
     if status.is_success() || status.is_client_error() {
         return Ok(());
     }

@@ -35,7 +35,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// `query` or `query_range`.
+    /// `query`, `query_range` or `query_exemplars`.
     #[must_use]
     pub fn query(path: &'static str, query: &Granted<Confined>) -> Self {
         let mut form = String::with_capacity(query.get().text().len() * 2 + 128);
@@ -43,7 +43,7 @@ impl Question {
         Self { method: Method::POST, path: Cow::Borrowed(path), form }
     }
 
-    /// `series`, `labels` or label values. Only the GET endpoint of label values exists in Prometheus.
+    /// `series`, `labels`, label values or `rules`. Of label values and rules, only the GET endpoint exists in Prometheus.
     #[must_use]
     pub fn matching(method: Method, path: impl Into<Cow<'static, str>>, selectors: &Granted<Vec<Confined>>) -> Self {
         let mut form = String::new();
@@ -57,6 +57,12 @@ impl Question {
     #[must_use]
     pub fn metadata() -> Self {
         Self { method: Method::GET, path: Cow::Borrowed("/api/v1/metadata"), form: String::new() }
+    }
+
+    /// `alerts`, which takes no selector; the answer must be filtered by the alerts' own labels.
+    #[must_use]
+    pub fn alerts() -> Self {
+        Self { method: Method::GET, path: Cow::Borrowed("/api/v1/alerts"), form: String::new() }
     }
 
     /// `parse_query` or `format_query`: text in, text out, no series.
@@ -93,14 +99,16 @@ pub enum About {
 }
 
 impl BackendClient {
-    /// Speaks through `dial`, as whoever `token` says.
+    /// Speaks through `dial`, as whoever the settings' token says.
     ///
     /// # Errors
     /// When the token cannot stand in a header.
-    pub fn new(settings: Arc<Backend>, dial: Dial, token: Option<&str>, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let authorization = token
+    pub fn new(settings: Arc<Backend>, dial: Dial, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let authorization = settings
+            .token
+            .as_ref()
             .map(|token| {
-                let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
                     .map_err(|_| format!("metrics_backends {}: token_file holds no token", settings.name))?;
                 value.set_sensitive(true);
                 Ok::<_, String>(value)
@@ -119,7 +127,15 @@ impl BackendClient {
     ///
     /// # Errors
     /// 502, 503 and 504 when there is none.
-    pub async fn ask(&self, mut question: Question) -> Result<dial::Answer, Refusal> {
+    pub async fn ask(&self, question: Question) -> Result<dial::Answer, Refusal> {
+        self.ask_until(question, Instant::now() + self.settings.timeout).await
+    }
+
+    /// Asks one of several questions that share a deadline.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_until(&self, mut question: Question, deadline: Instant) -> Result<dial::Answer, Refusal> {
         for (name, value) in &self.settings.parameters {
             question.push(name, value);
         }
@@ -130,7 +146,7 @@ impl BackendClient {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
         let began = Instant::now();
-        let deadline = (began + self.settings.timeout).into();
+        let deadline = deadline.into();
         let outcome = if question.method == Method::POST {
             headers.insert(header::CONTENT_TYPE, FORM);
             self.dial.send(question.method, &question.path, headers, Bytes::from(question.form), deadline).await

@@ -115,6 +115,19 @@ async fn plain_kubernetes_has_no_projects_and_works_all_the_same() {
     assert_eq!(gate.query(&gate.token("ada"), "up").await.status, 200);
     assert!(gate.upstream.take().last().unwrap().body.contains("team-a%7Cteam-b"));
     assert!(gate.openshift.cluster().count(Endpoint::Namespaces) > 0);
+    gate.upstream.take();
+    assert_eq!(
+        gate.query(&gate.token("root"), "up").await.status,
+        200,
+        "who may list anything is told that it is missing"
+    );
+    assert!(gate.upstream.take().last().unwrap().body.starts_with("query=up"));
+    // The list is ours then: without the right to it there is no verdict.
+    let gate = crate::support::gate("").await;
+    gate.openshift.cluster().set_fault(Endpoint::Projects, Some(Fault::Missing));
+    gate.openshift.cluster().set_fault(Endpoint::Namespaces, Some(Fault::Status(403, String::new())));
+    assert_eq!(gate.query(&gate.token("ada"), "up").await.status, 503);
+    assert!(gate.upstream.take().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,17 @@
 //! What needs no real server: the house rules, and the gateway between a recording upstream and the OpenShift stand-in.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub, reason = "tests")]
 
+mod attack;
 mod colleagues;
 mod commands;
+mod differential;
+mod docs;
+mod faults;
 mod floors;
 mod gateway;
 mod identity;
 mod refused;
+mod reload;
+mod shapes;
 mod support;
+mod tls;

@@ -162,7 +162,8 @@ impl<'a> Parser<'a, '_> {
     fn bracket_offset(&mut self) -> Result<Span<'a>, Error> {
         self.lexer.skip_space();
         let start = self.lexer.at;
-        let span = self.duration_signed(0)?;
+        // Behind a parenthesis, an operator belongs to the duration and not to the series.
+        let span = if self.lexer.peek_byte() == Some(b'(') { self.duration_sum(0)? } else { self.duration_signed(0)? };
         if span.seconds.is_some_and(|seconds| !seconds.is_finite() || seconds.abs() >= LONGEST) {
             return Err(self.lexer.error(start, "duration out of range"));
         }

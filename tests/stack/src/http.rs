@@ -1,13 +1,15 @@
 //! A small HTTP client for checks against loopback: one request, the whole answer.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 
 /// An answer.
@@ -106,5 +108,65 @@ impl Http {
         let body: Vec<String> =
             pairs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
         self.send("POST", url, &headers, &body.join("&")).await
+    }
+}
+
+/// Asks one TLS server on the loopback; a connection for each question.
+pub struct Https {
+    authority: String,
+    tls: tokio_rustls::TlsConnector,
+}
+
+impl Https {
+    /// For `https://HOST:PORT`, whose certificate is of the authority `ca`, in PEM.
+    ///
+    /// # Errors
+    /// When the authority cannot be read.
+    pub fn new(url: &str, ca: &str) -> io::Result<Self> {
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = rustls_pki_types::CertificateDer::from_pem_slice(ca.as_bytes()).map_err(io::Error::other)?;
+        roots.add(ca).map_err(io::Error::other)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let authority = url.strip_prefix("https://").unwrap_or(url).to_owned();
+        Ok(Self { authority, tls: tokio_rustls::TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// One request with a token, unless that is empty, and a body of a kind, unless that is.
+    ///
+    /// # Errors
+    /// When there is no whole answer within 30 s.
+    pub async fn send(&self, method: &str, path: &str, token: &str, kind: &str, body: String) -> io::Result<Answer> {
+        let exchange = async {
+            let socket = tokio::net::TcpStream::connect(&self.authority).await?;
+            let name = rustls_pki_types::ServerName::try_from("localhost").map_err(io::Error::other)?;
+            let stream = self.tls.connect(name, socket).await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            let connection = tokio::spawn(connection);
+            let mut request = http::Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", &self.authority)
+                .header("accept", "application/json");
+            if !token.is_empty() {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            if !kind.is_empty() {
+                request = request.header("content-type", kind);
+            }
+            let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
+            let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+            let (parts, body) = answer.into_parts();
+            let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+            connection.abort();
+            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        };
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -1,8 +1,11 @@
 //! Real servers and an OpenShift stand-in, for `cargo try` and the suites. Never part of the product.
 
 pub mod data;
+pub mod ground;
 pub mod http;
+pub mod kubernetes;
 pub mod openshift;
+mod overlay;
 pub mod servers;
 pub mod tour;
 pub mod world;

@@ -26,7 +26,7 @@ struct Flags {
     /// Use this Prometheus, with promtool beside it.
     #[arg(long, value_name = "PATH")]
     prometheus: Option<PathBuf>,
-    /// Lay the sections of this YAML file over the demo's configuration.
+    /// Lay the keys of this YAML file over the demo's configuration; a list replaces a list.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Use another folder of Perses plugins.
@@ -58,6 +58,7 @@ async fn run(flags: &Flags) -> io::Result<ExitCode> {
         plugins: flags.perses_plugins.clone(),
         config: flags.config.clone(),
         quick: flags.check,
+        ..Options::default()
     };
     let world = World::start(&options, &say).await?;
     let sidecar = if flags.no_sidecar { None } else { Some(world.start_sidecar(&binary).await?) };

@@ -120,6 +120,25 @@ impl Cluster {
         token
     }
 
+    /// A service account's token for the API server that ends `seconds` from now, which may be negative.
+    #[must_use]
+    pub fn service_account_token_ending(&self, namespace: &str, name: &str, seconds: i64) -> String {
+        let token = self.service_account_token(namespace, name, &[]);
+        let mut state = self.state();
+        let now = SystemTime::now() + state.advance;
+        let span = Duration::from_secs(seconds.unsigned_abs());
+        if let Some(known) = state.tokens.get_mut(&token) {
+            known.expires = Some(if seconds < 0 { now - span } else { now + span });
+        }
+        token
+    }
+
+    /// Deletes a service account with its tokens.
+    pub fn remove_account(&self, namespace: &str, name: &str) {
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        self.state().tokens.retain(|_, token| token.user != user);
+    }
+
     /// Deletes a token.
     pub fn revoke_token(&self, token: &str) {
         self.state().tokens.remove(token);
@@ -132,9 +151,7 @@ impl Cluster {
 
     /// Takes such a binding away.
     pub fn unbind_role(&self, namespace: &str, user: &str, role: &str) {
-        let subject = Subject::User(user.to_owned());
-        let gone = Binding { namespace: Some(namespace.to_owned()), subject, role: role.to_owned() };
-        self.state().rbac.bindings.retain(|binding| *binding != gone);
+        self.unbind(Some(namespace), Subject::User(user.to_owned()), role);
     }
 
     /// Binds a cluster role to a user everywhere.
@@ -146,6 +163,12 @@ impl Cluster {
     pub fn bind(&self, namespace: Option<&str>, subject: Subject, role: &str) {
         let binding = Binding { namespace: namespace.map(str::to_owned), subject, role: role.to_owned() };
         self.state().rbac.bindings.push(binding);
+    }
+
+    /// Takes such a binding away.
+    pub fn unbind(&self, namespace: Option<&str>, subject: Subject, role: &str) {
+        let gone = Binding { namespace: namespace.map(str::to_owned), subject, role: role.to_owned() };
+        self.state().rbac.bindings.retain(|binding| *binding != gone);
     }
 
     /// Adds a cluster role.
@@ -221,6 +244,24 @@ impl OpenShift {
         &self.url
     }
 
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_default()
+    }
+
+    /// The same cluster on another port, with a certificate of another authority; gives the port and the authority.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_again(&self) -> io::Result<(u16, String)> {
+        let certificates = Certificates::make(&["127.0.0.1"])?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        tokio::spawn(serve::serve(listener, certificates.server_config()?, self.cluster.clone()));
+        Ok((port, certificates.ca))
+    }
+
     /// The certificate authority's file.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
@@ -275,7 +316,11 @@ impl Certificates {
         Ok(Self { ca: ca.pem(), certificate: leaf.pem(), key: key.serialize_pem() })
     }
 
-    fn server_config(&self) -> io::Result<Arc<rustls::ServerConfig>> {
+    /// The TLS side of a server with this certificate.
+    ///
+    /// # Errors
+    /// When it cannot be read back.
+    pub fn server_config(&self) -> io::Result<Arc<rustls::ServerConfig>> {
         use rustls_pki_types::pem::PemObject;
         let chain = rustls_pki_types::CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<_, _>>()

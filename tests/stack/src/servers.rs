@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::http::Http;
 
-/// Versions that the suites are written for.
-pub const PERSES: &str = "0.54.0";
+/// Versions that the suites are written for, newest first.
+pub const PERSES: [&str; 2] = ["0.54.0", "0.53.1"];
 /// As above.
 pub const PROMETHEUS: &str = "0.316.0";
+/// As above.
+pub const KUBERNETES: &str = "1.37.2";
 
 /// Where the stack keeps its files: `target/stack` of this checkout.
 #[must_use]
@@ -50,16 +52,21 @@ struct Recipe {
     vendor: bool,
 }
 
-const RECIPES: [Recipe; 2] = [
+const PERSES_BINARIES: &[(&str, &str)] =
+    &[("perses", "github.com/perses/perses/cmd/perses"), ("percli", "github.com/perses/perses/cmd/percli")];
+
+const RECIPES: [Recipe; 4] = [
+    Recipe { tools: "perses-0.54", version: PERSES[0], binaries: PERSES_BINARIES, tags: "", vendor: true },
+    Recipe { tools: "perses-0.53", version: PERSES[1], binaries: PERSES_BINARIES, tags: "", vendor: true },
     Recipe {
-        tools: "perses-0.54",
-        version: PERSES,
+        tools: "kubernetes",
+        version: KUBERNETES,
         binaries: &[
-            ("perses", "github.com/perses/perses/cmd/perses"),
-            ("percli", "github.com/perses/perses/cmd/percli"),
+            ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
         ],
         tags: "",
-        vendor: true,
+        vendor: false,
     },
     Recipe {
         tools: "prometheus",
@@ -77,10 +84,12 @@ const RECIPES: [Recipe; 2] = [
 ///
 /// # Errors
 /// When Go is missing or a build fails; the text says what to do.
-pub fn binary(name: &str, say: &dyn Fn(&str)) -> io::Result<PathBuf> {
-    let recipe = RECIPES.iter().find(|recipe| recipe.binaries.iter().any(|(binary, _)| *binary == name));
-    let Some(recipe) = recipe else { return Err(io::Error::other(format!("nobody knows how to build {name}"))) };
-    let path = store().join(format!("{name}-{}", recipe.version));
+pub fn binary(name: &str, version: &str, say: &dyn Fn(&str)) -> io::Result<PathBuf> {
+    let makes = |recipe: &&Recipe| recipe.version == version && recipe.binaries.iter().any(|(made, _)| *made == name);
+    let Some(recipe) = RECIPES.iter().find(makes) else {
+        return Err(io::Error::other(format!("nobody knows how to build {name} {version}")));
+    };
+    let path = store().join(format!("{name}-{version}"));
     if path.exists() {
         return Ok(path);
     }

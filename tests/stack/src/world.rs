@@ -1,4 +1,4 @@
-//! Everything but the sidecar: the OpenShift stand-in, real Perses, real Prometheus, people, and a configuration.
+//! Everything but the sidecar: a cluster, real Perses, real Prometheus, people, and a configuration.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +10,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::data::{self, TEAMS};
+use crate::ground::{Ground, Kind};
 use crate::http::Http;
-use crate::openshift::{Certificates, OpenShift};
+use crate::openshift::{Certificates, Subject};
+use crate::overlay::lay_over;
 use crate::servers::{self, Server};
 
 /// What may be chosen.
 #[derive(Clone, Default)]
 pub struct Options {
+    /// The cluster.
+    pub cluster: Kind,
+    /// One of [`servers::PERSES`]; the newest if there is none.
+    pub perses_version: Option<&'static str>,
     /// A Perses that is there.
     pub perses: Option<PathBuf>,
     /// A Prometheus that is there; promtool is looked for beside it.
@@ -41,7 +47,7 @@ pub struct Person {
 /// What runs.
 pub struct World {
     /// The cluster.
-    pub openshift: OpenShift,
+    pub ground: Ground,
     /// Perses.
     pub perses: Server,
     /// Prometheus.
@@ -78,17 +84,20 @@ impl World {
     /// # Errors
     /// When something cannot be built or started; the text says what.
     pub async fn start(options: &Options, say: &dyn Fn(&str)) -> io::Result<Self> {
-        let perses = options.perses.clone().map_or_else(|| servers::binary("perses", say), Ok)?;
-        let prometheus = options.prometheus.clone().map_or_else(|| servers::binary("prometheus", say), Ok)?;
+        let version = options.perses_version.unwrap_or(servers::PERSES[0]);
+        let perses = options.perses.clone().map_or_else(|| servers::binary("perses", version, say), Ok)?;
+        let build = |name: &str| servers::binary(name, servers::PROMETHEUS, say);
+        let prometheus = options.prometheus.clone().map_or_else(|| build("prometheus"), Ok)?;
         let promtool = match &options.prometheus {
             Some(path) => path.with_file_name("promtool"),
-            None => servers::binary("promtool", say)?,
+            None => build("promtool")?,
         };
         let blocks = data::blocks(&promtool, &servers::home(), say)?;
         let folder = servers::run_folder("world")?;
 
-        let openshift = OpenShift::start(&folder.join("cluster")).await?;
-        let people = populate(&openshift);
+        let ground = Ground::start(options.cluster, &folder.join("cluster"), say).await?;
+        let people = populate(&ground).await?;
+        say("the cluster is ready");
         let (exporter, exporter_port) = export().await?;
         let (prometheus, prometheus_url) = start_prometheus(&prometheus, &blocks, &folder, exporter_port).await?;
         say("Prometheus is ready");
@@ -104,7 +113,7 @@ impl World {
         let ports = [servers::free_port()?, servers::free_port()?, servers::free_port()?];
         let world = Self {
             config_file: folder.join("sidecar.yaml"),
-            openshift,
+            ground,
             perses,
             prometheus,
             perses_url,
@@ -118,7 +127,7 @@ impl World {
         };
         let mut text = world.sidecar_config(options.quick);
         if let Some(path) = &options.config {
-            text = lay_over(&text, &fs::read_to_string(path)?);
+            text = lay_over(&text, &fs::read_to_string(path)?)?;
         }
         fs::write(&world.config_file, text)?;
         Ok(world)
@@ -145,9 +154,9 @@ impl World {
              label: exported_namespace\n        where:\n          namespace: nvidia-gpu-operator\n\
              audit:\n  file: {folder}/audit.log\n",
             self.perses_url,
-            self.openshift.url(),
-            self.openshift.ca_file().display(),
-            self.openshift.token_file().display(),
+            self.ground.url(),
+            self.ground.ca_file().display(),
+            self.ground.token_file().display(),
             self.prometheus_url,
         )
     }
@@ -203,7 +212,7 @@ impl World {
             "ca_file": self.ca_file,
             "perses": self.perses_url,
             "prometheus": self.prometheus_url,
-            "cluster": self.openshift.url(),
+            "cluster": self.ground.url(),
             "config_file": self.config_file,
             "users": users,
             "pids": { "sidecar": sidecar.map(Server::pid), "perses": self.perses.pid(), "prometheus": self.prometheus.pid() },
@@ -211,47 +220,23 @@ impl World {
     }
 }
 
-/// Whole top-level sections of `over` replace those of `under`.
-fn lay_over(under: &str, over: &str) -> String {
-    let sections = |text: &str| {
-        let mut found: Vec<(String, String)> = Vec::new();
-        for line in text.lines() {
-            let key = line.split_once(':').map(|(key, _)| key).filter(|key| !key.starts_with([' ', '#', '-']));
-            match (key, found.last_mut()) {
-                (Some(key), _) => found.push((key.to_owned(), format!("{line}\n"))),
-                (None, Some(last)) => last.1.push_str(&format!("{line}\n")),
-                (None, None) => {}
-            }
-        }
-        found
-    };
-    let mut merged = sections(under);
-    for (key, text) in sections(over) {
-        match merged.iter_mut().find(|(known, _)| *known == key) {
-            Some(entry) => entry.1 = text,
-            None => merged.push((key, text)),
-        }
-    }
-    merged.into_iter().map(|(_, text)| text).collect()
-}
-
-fn populate(openshift: &OpenShift) -> BTreeMap<&'static str, Person> {
-    let cluster = openshift.cluster();
+/// The demo's namespaces and rights. Gives the people of the demo.
+async fn populate(ground: &Ground) -> io::Result<BTreeMap<&'static str, Person>> {
     for team in TEAMS {
-        cluster.add_namespace(team);
+        ground.add_namespace(team).await?;
     }
-    cluster.bind_role("team-a", "ada", "edit");
-    cluster.bind_role("team-b", "ada", "view");
-    cluster.bind_role("team-b", "grace", "edit");
-    cluster.bind_cluster_role("root", "cluster-admin");
-    ["ada", "grace", "root", "eve"]
+    let user = |name: &str| Subject::User(name.to_owned());
+    ground.bind(Some("team-a"), user("ada"), "edit").await?;
+    ground.bind(Some("team-b"), user("ada"), "view").await?;
+    ground.bind(Some("team-b"), user("grace"), "edit").await?;
+    ground.bind(None, user("root"), "cluster-admin").await?;
+    Ok(["ada", "grace", "root", "eve"]
         .into_iter()
         .map(|name| {
-            cluster.add_user(name, &[]);
-            let token = cluster.issue_token(name);
-            (name, Person { password: format!("{name}-{}", crate::openshift::random_text(8)), token })
+            let password = format!("{name}-{}", crate::openshift::random_text(8));
+            (name, Person { password, token: ground.token(name).to_owned() })
         })
-        .collect()
+        .collect())
 }
 
 /// Serves the present to Prometheus.
@@ -299,10 +284,10 @@ async fn start_prometheus(binary: &Path, blocks: &Path, folder: &Path, exporter:
     ];
     let server = Server::start(binary, &arguments, &folder.join("prometheus.log"), &[])?;
     server.ready(&format!("{url}/-/ready"), Duration::from_secs(60)).await?;
-    // The past ends when it was written; the present is there after the first scrape.
+    // The past may end a moment ago; only a scrape brings the present, and Prometheus' own series about it.
     let http = Http::default();
     for _ in 0..200 {
-        let answer = http.send("GET", &format!("{url}/api/v1/query?query=notebook_running"), &[], "").await?;
+        let answer = http.send("GET", &format!("{url}/api/v1/query?query=up%3D%3D1"), &[], "").await?;
         if answer.json()["data"]["result"].as_array().is_some_and(|result| !result.is_empty()) {
             return Ok((server, url));
         }

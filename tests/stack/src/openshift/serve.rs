@@ -64,8 +64,7 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
             response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into());
             return Ok(response);
         }
-        Some(Fault::Missing) => return Ok(status(404, "the server could not find the requested resource")),
-        Some(Fault::Contradiction) | None => {}
+        Some(Fault::Missing | Fault::Contradiction) | None => {}
     }
     let state = cluster.state();
     let bearer = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
@@ -76,8 +75,20 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
         let asked = Asked { verb: verb.into(), group: group.into(), resource: resource.into(), ..Asked::default() };
         state.rbac.allows(&caller, &asked)
     };
+    let missing = || status(404, "the server could not find the requested resource");
     Ok(match endpoint {
-        None => status(404, "the server could not find the requested resource"),
+        // Everybody may ask which APIs there are.
+        None if path == "/apis/project.openshift.io/v1" => match state.faults.get(&Endpoint::Projects) {
+            Some(Fault::Missing) => missing(),
+            _ => {
+                reply(200, json!({ "kind": "APIResourceList", "groupVersion": "project.openshift.io/v1" }).to_string())
+            }
+        },
+        // Rights are looked at before the question whether there is such a thing.
+        None => status(403, "forbidden"),
+        Some(Endpoint::Projects) if matches!(fault, Some(Fault::Missing)) => {
+            if may("list", "project.openshift.io", "projects") { missing() } else { status(403, "forbidden") }
+        }
         Some(Endpoint::TokenReviews) if !may("create", "authentication.k8s.io", "tokenreviews") => {
             status(403, "forbidden")
         }
@@ -132,8 +143,12 @@ fn person(state: &State, token: &str) -> Option<Who> {
     Some(Who { user: token.user.clone(), groups: groups(state, token), scopes })
 }
 
+fn object(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok().filter(Value::is_object)
+}
+
 fn token_review(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
-    let Ok(mut review) = serde_json::from_slice::<Value>(body) else { return status(400, "not JSON") };
+    let Some(mut review) = object(body) else { return status(400, "no JSON object") };
     let asked: Vec<String> = serde_json::from_value(review["spec"]["audiences"].clone()).ok().unwrap_or_default();
     let text = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
     let known = live(state, &text).filter(|token| {
@@ -160,7 +175,7 @@ fn token_review(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
 }
 
 fn access_review(state: &State, body: &[u8], contradiction: bool) -> Response<Full<Bytes>> {
-    let Ok(mut review) = serde_json::from_slice::<Value>(body) else { return status(400, "not JSON") };
+    let Some(mut review) = object(body) else { return status(400, "no JSON object") };
     let spec = &review["spec"];
     let strings = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).unwrap_or_default();
     let scopes = spec["extra"].get("scopes.authorization.openshift.io").map(strings);
@@ -182,6 +197,9 @@ fn access_review(state: &State, body: &[u8], contradiction: bool) -> Response<Fu
             path: None,
         }
     };
+    if spec.get("resourceAttributes").is_some() == spec.get("nonResourceAttributes").is_some() {
+        return status(422, "exactly one of nonResourceAttributes or resourceAttributes must be specified");
+    }
     if who.user.is_empty() && who.groups.is_empty() {
         return status(422, "at least one of user or group must be specified");
     }

@@ -1,0 +1,188 @@
+//! Everything around the gateway: the stand-in for the cluster, an upstream, a configuration, the requests.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use perses_sidecar_stack::openshift::OpenShift;
+use perses_sidecar_stack::servers::{self, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What is asked.
+pub(crate) struct Request {
+    pub(crate) name: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: &'static str,
+}
+
+pub(crate) const REQUESTS: [Request; 2] = [
+    Request {
+        name: "read",
+        method: "GET",
+        path: "/api/v1/projects/team-a/dashboards/overview",
+        content_type: "",
+        body: "",
+    },
+    Request {
+        name: "query",
+        method: "POST",
+        path: "/proxy/globaldatasources/p/api/v1/query",
+        content_type: "application/x-www-form-urlencoded",
+        body: "query=sum%28rate%28http_requests_total%5B5m%5D%29%29+by+%28job%29&time=1767607200",
+    },
+];
+
+impl Request {
+    pub(crate) fn named(name: &str) -> Self {
+        REQUESTS.into_iter().find(|request| request.name == name).unwrap()
+    }
+
+    fn bytes(&self, token: &str) -> Vec<u8> {
+        let Self { method, path, content_type, body, .. } = self;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: perses\r\nAuthorization: Bearer {token}\r\n");
+        if !body.is_empty() {
+            head += &format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+        }
+        format!("{head}\r\n{body}").into_bytes()
+    }
+}
+
+/// A cluster in which ada edits team-a, and a configuration that points to it.
+pub(crate) struct Scene {
+    pub(crate) folder: PathBuf,
+    pub(crate) token: String,
+    pub(crate) port: u16,
+    admin: u16,
+    config: PathBuf,
+    _openshift: OpenShift,
+}
+
+impl Scene {
+    /// The ports are those of whoever plays Perses and Prometheus.
+    pub(crate) async fn start([perses, metrics]: [u16; 2]) -> Self {
+        let folder = servers::run_folder("side-by-side").unwrap();
+        let openshift = OpenShift::start(&folder.join("cluster")).await.unwrap();
+        openshift.cluster().add_namespace("team-a");
+        openshift.cluster().bind_role("team-a", "ada", "edit");
+        let token = openshift.cluster().issue_token("ada");
+        let (port, admin) = (servers::free_port().unwrap(), servers::free_port().unwrap());
+        let config = folder.join("config.yaml");
+        let text = format!(
+            "listen:\n  gateway: 127.0.0.1:{port}\n  admin: 127.0.0.1:{admin}\n\
+             perses:\n  url: http://127.0.0.1:{perses}\n\
+             cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n\
+             access:\n  token_ttl: 10m\n  allow_ttl: 10m\n  namespaces_ttl: 10m\n\
+             metrics_backends:\n  - name: p\n    url: http://127.0.0.1:{metrics}\n    datasource: {{name: p}}\n\
+             audit:\n  stream: \"off\"\n",
+            openshift.url(),
+            openshift.ca_file().display(),
+            openshift.token_file().display(),
+        );
+        std::fs::write(&config, text).unwrap();
+        Self { folder, token, port, admin, config, _openshift: openshift }
+    }
+
+    /// The released gateway with one worker, under `wrapper` if there is one.
+    pub(crate) async fn gateway(&self, name: &str, wrapper: &[String]) -> Server {
+        let binary = servers::checkout().join("target/release/perses-sidecar");
+        let binary = std::env::var_os("PERSES_SIDECAR").map_or(binary, PathBuf::from);
+        let mut words = wrapper.to_vec();
+        words.push(binary.to_string_lossy().into_owned());
+        words.extend(["run", "--config", &self.config.to_string_lossy()].map(str::to_owned));
+        let program = words.remove(0);
+        let environment = [("TOKIO_WORKER_THREADS", "1")];
+        let server =
+            Server::start(Path::new(&program), &words, &self.folder.join(format!("{name}.log")), &environment).unwrap();
+        server.ready(&format!("http://127.0.0.1:{}/readyz", self.admin), Duration::from_secs(60)).await.unwrap();
+        server
+    }
+
+    /// Asks on one connection, one after the other.
+    pub(crate) async fn ask(&self, request: &Request, times: usize) {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        for _ in 0..times {
+            exchange(&mut socket, &request.bytes(&self.token)).await;
+        }
+    }
+
+    /// Connections that have each made one request, all at the same time, and are kept.
+    pub(crate) async fn idle(&self, count: usize) -> Vec<TcpStream> {
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..count {
+            let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+            let request = REQUESTS[0].bytes(&self.token);
+            asking.spawn(async move {
+                exchange(&mut socket, &request).await;
+                socket
+            });
+        }
+        asking.join_all().await
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// One request and its whole answer, which must be good.
+async fn exchange(socket: &mut TcpStream, request: &[u8]) {
+    socket.write_all(request).await.unwrap();
+    let mut answer = Vec::with_capacity(4096);
+    loop {
+        assert!(socket.read_buf(&mut answer).await.unwrap() > 0, "closed: {}", String::from_utf8_lossy(&answer));
+        let text = std::str::from_utf8(&answer).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        assert!(head.starts_with("HTTP/1.1 200 "), "{text}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        if body.len() >= length.parse().unwrap() {
+            return;
+        }
+    }
+}
+
+/// Plays Perses and Prometheus in this process: one answer for everything but the datasource, which it does not have.
+pub(crate) async fn small_upstream() -> [u16; 2] {
+    let mut ports = [0; 2];
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        *port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(answer_all(socket));
+            }
+        });
+    }
+    ports
+}
+
+async fn answer_all(mut socket: TcpStream) {
+    let mut asked = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&asked).into_owned();
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let head = head.to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            body.len() >= length.map_or(0, |length| length.parse().unwrap())
+        });
+        if whole {
+            asked.clear();
+            let (status, body) = if text.contains("globaldatasources") {
+                ("404 Not Found", "{}")
+            } else {
+                ("200 OK", r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)
+            };
+            let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+            if socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.is_err() {
+                return;
+            }
+        } else if !socket.read_buf(&mut asked).await.is_ok_and(|read| read > 0) {
+            return;
+        }
+    }
+}

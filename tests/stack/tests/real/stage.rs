@@ -1,0 +1,60 @@
+//! A world with the sidecar's own binary in it.
+
+use std::path::PathBuf;
+
+use perses_sidecar_stack::http::{Answer, Http};
+use perses_sidecar_stack::servers::{self, Server};
+use perses_sidecar_stack::world::{Options, World};
+use serde_json::Value;
+
+/// `SIDECAR` names the binary; `tests/run` builds it in release mode.
+pub(crate) fn binary() -> PathBuf {
+    let built = || servers::checkout().join("target/release/perses-sidecar");
+    let path = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);
+    assert!(path.exists(), "{} is missing: cargo build --release --bin perses-sidecar", path.display());
+    path
+}
+
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) sidecar: Server,
+    pub(crate) http: Http,
+}
+
+pub(crate) async fn stage(options: Options) -> Stage {
+    let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
+    let sidecar = world.start_sidecar(&binary()).await.unwrap();
+    Stage { world, sidecar, http: Http::default() }
+}
+
+impl Stage {
+    /// As one of the demo's people, or as nobody.
+    pub(crate) async fn send(&self, who: &str, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.present(self.world.token(who), method, path, body).await
+    }
+
+    /// With a token, or without any if it is empty.
+    pub(crate) async fn present(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let url = format!("{}{path}", self.world.gateway());
+        let authorization = format!("Bearer {token}");
+        let mut headers = vec![("authorization", authorization.as_str())];
+        if token.is_empty() {
+            headers.clear();
+        }
+        let text = body.map(ToString::to_string).unwrap_or_default();
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        self.http.send(method, &url, &headers, &text).await.unwrap()
+    }
+
+    pub(crate) async fn form(&self, who: &str, path: &str, pairs: &[(&str, &str)]) -> Answer {
+        self.http.form(&format!("{}{path}", self.world.gateway()), self.world.token(who), pairs).await.unwrap()
+    }
+
+    /// An instant query through the default datasource.
+    pub(crate) async fn query(&self, token: &str, query: &str) -> Answer {
+        let url = format!("{}/proxy/globaldatasources/prometheus/api/v1/query", self.world.gateway());
+        self.http.form(&url, token, &[("query", query)]).await.unwrap()
+    }
+}

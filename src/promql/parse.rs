@@ -296,11 +296,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn head_is_number(&self) -> bool {
-        match self.lexer.head.token {
-            Token::Number | Token::Duration => true,
-            Token::Word(Word::Number) => true,
-            _ => false,
-        }
+        matches!(self.lexer.head.token, Token::Number | Token::Duration | Token::Word(Word::Number))
     }
 
     fn unary(&mut self, depth: usize) -> Result<Id, Error> {

@@ -3,7 +3,6 @@
 //! Only this text is sent. A query that we misread can therefore change what its author gets, but it cannot hold a selector
 //! that we have not seen.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::guard::{self, Part};
@@ -240,7 +239,7 @@ impl<'p, 'a> Printer<'p, 'a> {
     }
 }
 
-fn label(out: &mut String, name: &Cow<'_, str>) {
+fn label(out: &mut String, name: &str) {
     if is_plain_label(name) {
         out.push_str(name);
     } else {

@@ -311,6 +311,7 @@ fn names_that_could_break_out_are_refused_or_escaped() {
     assert!(Labels::new("__name__", Vec::new()).is_err());
 }
 
+mod generated;
 mod golden;
 
 mod properties {

@@ -1,6 +1,6 @@
 //! The command line: flags, what they start, and exit codes. 0 done, 1 the work failed, 2 the input is wrong.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -224,8 +224,19 @@ struct Confined<'a> {
     position: Option<usize>,
 }
 
-/// One answer a line, in order, as each is ready.
-fn confine_lines(flags: &Confine, input: impl BufRead, mut output: impl Write) -> Result<(), Failed> {
+/// The most bytes of a line of standard input: any query within `limits.query_text`, however it is escaped.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// The answers to the lines before a bad one go out before its error.
+fn flushed<T>(result: Result<T, Failed>, output: &mut impl Write) -> Result<T, Failed> {
+    if result.is_err() {
+        output.flush().map_err(Failed::Output)?;
+    }
+    result
+}
+
+/// One answer a line, in order, in constant memory.
+fn confine_lines(flags: &Confine, input: impl Read, output: impl Write) -> Result<(), Failed> {
     #[derive(Deserialize)]
     struct Line {
         q: String,
@@ -244,14 +255,41 @@ fn confine_lines(flags: &Confine, input: impl BufRead, mut output: impl Write) -
     }
     let reach = Reach::Namespaces(names.into());
     let (limits, features) = (Limits::default(), Features { experimental: flags.experimental });
-    for (number, line) in input.lines().enumerate() {
-        let line = line.map_err(|error| Failed::Input(format!("standard input, line {}: {error}", number + 1)))?;
+    let mut input = BufReader::with_capacity(64 << 10, input);
+    let mut output = std::io::BufWriter::new(output);
+    let mut bytes = Vec::new();
+    let mut number = 0_u64;
+    loop {
+        bytes.clear();
+        // Whoever waits for an answer has sent a line and no more: what is ready goes out before we wait.
+        if input.buffer().is_empty() {
+            output.flush().map_err(Failed::Output)?;
+        }
+        let length = input
+            .by_ref()
+            .take(LONGEST_LINE + 1)
+            .read_until(b'\n', &mut bytes)
+            .map_err(|error| Failed::Input(format!("standard input, line {}: {error}", number + 1)))?;
+        if length == 0 {
+            break;
+        }
+        number += 1;
+        if bytes.len() as u64 > LONGEST_LINE && bytes.last() != Some(&b'\n') {
+            output.flush().map_err(Failed::Output)?;
+            return Err(Failed::Input(format!(
+                "standard input, line {number}: longer than {LONGEST_LINE} bytes; split the input into one query a line"
+            )));
+        }
+        let line = std::str::from_utf8(&bytes)
+            .map_err(|error| Failed::Input(format!("standard input, line {number}: not UTF-8: {error}")));
+        let line = flushed(line, &mut output)?.trim_end_matches(['\n', '\r']);
         if line.starts_with('#') || line.trim().is_empty() {
             continue;
         }
-        let Line { q } = serde_json::from_str(&line).map_err(|error| {
-            Failed::Input(format!("standard input, line {}: expected {{\"q\": \"…\"}}: {error}", number + 1))
-        })?;
+        let read = serde_json::from_str(line).map_err(|error| {
+            Failed::Input(format!("standard input, line {number}: expected {{\"q\": \"…\"}}: {error}"))
+        });
+        let Line { q } = flushed(read, &mut output)?;
         let empty = Confined { ok: true, query: None, selectors: None, code: None, message: None, position: None };
         let confined;
         let outcome = if flags.check_only {
@@ -273,8 +311,8 @@ fn confine_lines(flags: &Confine, input: impl BufRead, mut output: impl Write) -
             message: Some(error.to_string()),
             position: Some(error.position()),
         });
-        let text = serde_json::to_string(&answer).map_err(|error| Failed::Input(error.to_string()))?;
-        writeln!(output, "{text}").map_err(Failed::Output)?;
+        serde_json::to_writer(&mut output, &answer).map_err(|error| Failed::Output(error.into()))?;
+        output.write_all(b"\n").map_err(Failed::Output)?;
     }
     output.flush().map_err(Failed::Output)
 }

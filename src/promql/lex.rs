@@ -179,10 +179,13 @@ impl<'a> Lexer<'a> {
     fn word(&mut self) -> Token {
         let start = self.at;
         let bytes = &self.text.as_bytes()[start..];
-        let short = words::label_word(bytes);
-        let length = short + words::metric_word(&bytes[short..]);
+        let length = words::label_word(bytes);
+        if bytes.get(length) == Some(&b':') {
+            self.at += words::metric_word(bytes);
+            return Token::MetricWord;
+        }
         self.at += length;
-        if length == short { Token::Word(words::meaning(&self.text[start..self.at])) } else { Token::MetricWord }
+        Token::Word(words::meaning(&self.text[start..self.at]))
     }
 
     /// A word inside braces or brackets: no colon belongs to it.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::guard::{self, Part};
 use super::tree::{Binary, Id, Modifiers, Node, Run, Selector, Tree};
-use super::words::{self, is_plain_label, is_plain_name};
+use super::words::{self, Word, is_plain_label};
 use super::{Labels, Reach};
 
 /// The text was to become longer than it may.
@@ -152,7 +152,8 @@ impl<'p, 'a> Printer<'p, 'a> {
     }
 
     fn selector(&mut self, selector: &Selector<'_>) -> Result<(), TooLong> {
-        let plain = selector.name.filter(|name| is_plain_name(name));
+        // The lexer takes nothing but a word for a name.
+        let plain = selector.name.filter(|name| words::meaning(name) == Word::Name);
         if let Some(name) = plain {
             self.out.push_str(name);
         }
@@ -249,6 +250,13 @@ fn label(out: &mut String, name: &str) {
 /// A string in double quotes. Printable UTF-8 stays, everything else is an escape.
 pub(super) fn quoted(out: &mut String, value: &[u8]) {
     out.push('"');
+    if words::printed(value) == value.len()
+        && let Ok(plain) = std::str::from_utf8(value)
+    {
+        out.push_str(plain);
+        out.push('"');
+        return;
+    }
     for chunk in value.utf8_chunks() {
         let mut rest = chunk.valid();
         loop {

@@ -202,6 +202,91 @@ fn limits_say_their_name_and_value() {
     assert!(refused(&format!("sum by ({}) (up)", "a,".repeat(10_000))).contains("limits.query_tokens"));
 }
 
+/// `benches/promql.rs` holds the release build to milliseconds; here nothing may take what a quadratic walk would take.
+#[test]
+fn hostile_texts_cost_little() {
+    let full = |piece: &str| piece.repeat((64 << 10) / piece.len());
+    let shapes = [
+        full("("),
+        full("-"),
+        full("rate("),
+        full("a["),
+        full("a{"),
+        full("#\n"),
+        full("\u{ff01}"),
+        format!("up{}", "+up".repeat(199)),
+        format!("1{}", "+1".repeat(500)),
+        format!("up{{a=\"{}\"}}", "\\xff".repeat(16_000)),
+        format!("up{{namespace=~\"{}a\"}}", "a|".repeat(32_000)),
+        format!("up{{{}}}", "a!=\"\",".repeat(3000)),
+        format!("a * on ({}) group_left ({}) b", "x,".repeat(4500), "y,".repeat(4500)),
+        format!("a[{}{}]", "1".repeat(40_000), "+1s".repeat(400)),
+        format!("{{a=~\"{}\"}}", "(".repeat(60_000)),
+        format!("up{}", "[1m:1m]".repeat(9000)),
+    ];
+    for shape in shapes {
+        let began = std::time::Instant::now();
+        let _ = confine(&shape, &reach(&["a"]), &labels(), &Limits::default(), ALL);
+        assert!(began.elapsed().as_millis() < 500, "{:.40}: {:?}", shape, began.elapsed());
+    }
+}
+
+/// A long set costs its length once a selector, and no more than the limit before it is refused.
+#[test]
+fn long_sets_are_bounded_before_they_are_built() {
+    let names: Vec<String> = (0..20_000).map(|number| format!("namespace-of-a-team-{number:05}")).collect();
+    let reach = Reach::Namespaces(names.iter().map(|name| Arc::from(name.as_str())).collect());
+    let few = Labels::new("namespace", Vec::new()).unwrap();
+    let limits = Limits { confined: 8 << 20, ..Limits::default() };
+    let confined = confine("up + up", &reach, &few, &limits, ALL).unwrap();
+    assert_eq!(confined.text().len(), "up{namespace=~\"\"} + up{namespace=~\"\"}".len() + 2 * (20_000 * 26 - 1));
+    let many = (0..200).map(|_| "up").collect::<Vec<_>>().join(" or ");
+    let error = confine(&many, &reach, &few, &limits, ALL).unwrap_err();
+    assert!(error.to_string().contains("limits.confined_query, which is 8388608"), "{error}");
+    let own = format!("up{{namespace=~\"{}\"}}", names.join("|"));
+    let wide = Limits { text: 1 << 20, ..limits };
+    assert_eq!(confine(&own, &reach, &few, &wide, ALL).unwrap().text(), own);
+}
+
+#[test]
+fn errors_say_where_and_what_was_expected() {
+    for (q, expected) in [
+        (
+            "sum by (pod,  , x) (up)",
+            "invalid PromQL at character 15: unexpected \",\" in by(...) clause, expected label name",
+        ),
+        ("a / on (pod, )) b", "invalid PromQL at character 15: unexpected right parenthesis ')'"),
+        (
+            "sum without up",
+            "invalid PromQL at character 13: unexpected identifier \"up\" in without(...) clause, expected \"(\"",
+        ),
+        (
+            "rate(up)",
+            "invalid PromQL at character 6: expected type range vector in call to function \"rate\", got instant vector",
+        ),
+        ("up{a=b}", "invalid PromQL at character 6: unexpected identifier \"b\" in label matching, expected string"),
+        ("up{a", "invalid PromQL at character 5: unexpected end of input inside braces"),
+        ("sum(up", "invalid PromQL at character 7: unclosed left parenthesis"),
+        ("up[5", "invalid PromQL at character 5: unexpected end of input in subquery or range selector"),
+        ("up[5q]", "invalid PromQL at character 4: bad number or duration syntax: \"5q\""),
+        ("{}", "invalid PromQL at character 1: vector selector must contain at least one non-empty matcher"),
+        ("foo(up)", "invalid PromQL at character 1: unknown function with name \"foo\""),
+        ("", "invalid PromQL at character 1: no expression found in input"),
+        ("\"\u{fc}\" + +", "invalid PromQL at character 8: unexpected end of input"),
+        (
+            "max_over_time(up[1w:1s])",
+            "PromQL refused at character 18: the query goes beyond limits.subquery_steps, which is 11000",
+        ),
+        (
+            "rate(up[2y])",
+            "PromQL refused at character 9: the query goes beyond metrics_backends[].retention (seconds), which is 31622400",
+        ),
+    ] {
+        let error = check(q, &Limits::default(), Features::default()).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{q}");
+    }
+}
+
 #[test]
 fn selectors_of_match_are_selectors_and_nothing_else() {
     let one = |text: &str| confine_selector(text, &reach(&["a"]), &labels(), &Limits::default(), Features::default());
@@ -226,6 +311,7 @@ fn names_that_could_break_out_are_refused_or_escaped() {
     assert!(Labels::new("__name__", Vec::new()).is_err());
 }
 
+mod generated;
 mod golden;
 
 mod properties {

@@ -214,14 +214,6 @@ pub(super) fn printed(bytes: &[u8]) -> usize {
     run(bytes, PRINTED)
 }
 
-/// Whether a word may be printed as a metric's name in front of braces.
-pub(super) fn is_plain_name(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    bytes.first().is_some_and(|first| *first == b':' || CLASSES[usize::from(*first)] & LETTER != 0)
-        && metric_word(bytes) == bytes.len()
-        && meaning(name) == Word::Name
-}
-
 /// Whether a word may be printed as a label's name without quotes.
 pub(super) fn is_plain_label(name: &str) -> bool {
     let bytes = name.as_bytes();

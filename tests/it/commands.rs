@@ -69,6 +69,76 @@ fn confine_answers_line_by_line() {
 }
 
 #[test]
+fn confine_streams_and_keeps_order() {
+    // Far more than a pipe holds, and in memory that does not grow with it.
+    let lines = 200_000;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_perses-sidecar"))
+        .args(["confine", "--namespace", "a"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        let mut out = std::io::BufWriter::new(&mut stdin);
+        for number in 0..lines {
+            writeln!(out, "{{\"q\": \"up + {number}\"}}").unwrap();
+        }
+    });
+    let mut peak = 0;
+    let mut count = 0;
+    for (number, line) in std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap())).enumerate() {
+        assert_eq!(
+            line.unwrap(),
+            format!("{{\"ok\":true,\"query\":\"up{{namespace=\\\"a\\\"}} + {number}\",\"selectors\":1}}")
+        );
+        if number % 20_000 == 10_000 {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or("VmHWM: 0 kB");
+            peak = peak.max(line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap());
+        }
+        count += 1;
+    }
+    writer.join().unwrap();
+    assert_eq!((child.wait().unwrap().code(), count), (Some(0), lines));
+    assert!(peak > 0 && peak < 64 << 10, "{peak} KiB at most");
+}
+
+#[test]
+fn confine_answers_whoever_waits() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_perses-sidecar"))
+        .args(["confine", "--namespace", "a"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut answers = std::io::BufRead::lines(std::io::BufReader::new(stdout));
+    for _ in 0..3 {
+        stdin.write_all(b"{\"q\": \"up\"}\n").unwrap();
+        assert!(answers.next().unwrap().unwrap().contains("up{namespace="));
+    }
+    drop(stdin);
+    assert!(answers.next().is_none() && child.wait().unwrap().success());
+}
+
+#[test]
+fn confine_bounds_a_line_and_keeps_what_was_answered() {
+    let arguments = ["confine", "--namespace", "a"];
+    let long = format!("{{\"q\": \"up\"}}\n{{\"q\": \"{}\"}}\n", "a".repeat(2 << 20));
+    let (code, stdout, stderr) = text(&run(&arguments, &long));
+    assert_eq!((code, stdout.lines().count()), (2, 1), "{stderr}");
+    assert!(stderr.contains("line 2: longer than 1048576 bytes"), "{stderr}");
+    let (code, stdout, _) = text(&run(&arguments, &format!("{{\"q\": \"{}\"}}", "a".repeat(70_000))));
+    assert!(code == 0 && stdout.contains("limits.query_text, which is 65536"), "{stdout}");
+    let (code, stdout, stderr) = text(&run(&arguments, "{\"q\": \"up\"}\n{\"q\": 5}\n"));
+    assert!(code == 2 && stdout.lines().count() == 1 && stderr.contains("line 2"), "{stderr}");
+    // The last line needs no end, and a line may end as on other systems.
+    assert_eq!(text(&run(&arguments, "{\"q\": \"up\"}\r\n\n# x\n{\"q\": \"up\"}")).1.lines().count(), 2);
+    assert_eq!(text(&run(&arguments, "")), (0, String::new(), String::new()));
+}
+
+#[test]
 fn manifests_name_the_resources_that_are_reviewed() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/rbac.yaml");
     let text = std::fs::read_to_string(path).unwrap();

@@ -51,15 +51,8 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new());
     let Config { fixed, live: settings } = loaded.config;
     let fixed = Arc::new(fixed);
-    let perses_dial = dial_to(&fixed.perses_url, None, &settings)?;
     let audit = Arc::new(Audit::new(&settings.audit, Arc::clone(&metrics)).map_err(|error| format!("audit: {error}"))?);
-    let perses = Arc::new(Perses::new(
-        perses_dial,
-        &fixed.api_prefix,
-        settings.limits.perses_timeout,
-        settings.limits.answer,
-        Arc::clone(&metrics),
-    ));
+    let perses = perses_of(&fixed, &settings, &metrics)?;
     let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     let live = Arc::new(build(Arc::new(settings), &perses, audit, None, &metrics)?);
     let config = Arc::clone(&live.config);
@@ -134,7 +127,7 @@ pub async fn run(
     loop {
         tokio::select! {
             () = &mut stop => break,
-            reload = watcher.next() => apply(reload, &fixed, &channels, &perses, &metrics, logs.as_ref()),
+            reload = watcher.next() => apply(reload, &fixed, &channels, &metrics, logs.as_ref()),
         }
     }
     tracing::info!("Stopping: no new connections, what has begun is finished");
@@ -185,7 +178,6 @@ fn apply(
     reload: Reload,
     fixed: &config::Fixed,
     channels: &Channels,
-    perses: &Arc<Perses>,
     metrics: &Arc<Metrics>,
     logs: Option<&logs::Handle>,
 ) {
@@ -211,9 +203,19 @@ fn apply(
             Err(error) => return refuse(format!("audit: {error}")),
         }
     };
+    // It takes its bounds along, and keeps its connections as long as they are the same.
+    let bounds = |limits: &config::Limits| (limits.perses_timeout, limits.answer, limits.upstream_connections);
+    let perses = if bounds(&before.config.limits) == bounds(&settings.limits) {
+        Arc::clone(&before.perses)
+    } else {
+        match perses_of(fixed, &settings, metrics) {
+            Ok(perses) => perses,
+            Err(problem) => return refuse(problem),
+        }
+    };
     let level = settings.telemetry.log_level;
     let limits = Settings { limits: Arc::new(settings.limits.clone()) };
-    let live = match build(Arc::new(settings), perses, audit, Some(&before), metrics) {
+    let live = match build(Arc::new(settings), &perses, audit, Some(&before), metrics) {
         Ok(live) => live,
         Err(problem) => return refuse(problem),
     };
@@ -280,6 +282,13 @@ fn build(
         access,
         audit,
     })
+}
+
+fn perses_of(fixed: &config::Fixed, settings: &config::Live, metrics: &Arc<Metrics>) -> Result<Arc<Perses>, String> {
+    let dial = dial_to(&fixed.perses_url, None, settings)?;
+    let limits = &settings.limits;
+    let perses = Perses::new(dial, &fixed.api_prefix, limits.perses_timeout, limits.answer, Arc::clone(metrics));
+    Ok(Arc::new(perses))
 }
 
 fn dial_to(origin: &config::Origin, roots: Option<Vec<u8>>, settings: &config::Live) -> Result<Dial, String> {

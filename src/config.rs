@@ -159,7 +159,7 @@ pub struct Cluster {
     pub timeout: Duration,
     /// `cluster.reviews_in_flight`, default 64: how many requests we have open at the API server at most.
     pub in_flight: usize,
-    /// `cluster.reviews_per_second`, default 200: and how many we begin in a second.
+    /// `cluster.reviews_per_second`, default 500: and how many we begin in a second.
     pub per_second: u32,
 }
 

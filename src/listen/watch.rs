@@ -282,7 +282,8 @@ impl<I> Watched<I> {
             (true, Phase::Busy) => {}
             (true, _) => self.enter(Phase::Busy),
             (false, Phase::Busy) => self.enter(Phase::Idle),
-            (false, Phase::Head) if head_done => self.enter(Phase::Idle),
+            // A request of h2 may have come and gone between two looks.
+            (false, Phase::Head | Phase::Idle) if head_done => self.enter(Phase::Idle),
             (false, Phase::Head) if self.until.is_none() => self.until = Some(Instant::now() + self.header),
             (false, _) => {}
         }
@@ -408,5 +409,18 @@ mod tests {
         assert_eq!(next, b"G\n\r\n", "part of a body");
         lines.check(&mut next, false);
         assert_eq!(next, b"G\0\r\n", "the next head");
+    }
+
+    #[tokio::test]
+    async fn idleness_begins_anew_behind_a_request_that_nobody_saw() {
+        let activity = Arc::new(Activity::default());
+        let mut watched = Watched::new(tokio::io::empty(), Arc::clone(&activity), &Limits::default());
+        watched.heard(&mut b"PRI".to_vec(), false);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let before = watched.until;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(!watched.is_late(&mut context) && watched.until == before, "nothing has been asked");
+        drop(Activity::begin(&activity));
+        assert!(!watched.is_late(&mut context) && watched.until > before);
     }
 }

@@ -10,7 +10,7 @@ use perses_sidecar_stack::openshift::Certificates;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{More, Process};
+use crate::support::{Mode, More, Process, gate};
 
 /// Connections that ask, plain and over TLS by turns.
 const WORKERS: usize = 20;
@@ -214,4 +214,21 @@ async fn nothing_that_had_begun_fails_through_reloads_and_the_stop() {
     );
     assert!(served >= usize::try_from(rate * seconds * 7 / 10).unwrap(), "{served} answers: the load did not stand");
     assert!(reloads >= usize::try_from(seconds).unwrap() - 2, "{reloads} reloads in {seconds} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_of_what_perses_may_take_and_say_change_with_a_reload() {
+    let gate = gate("limits:\n  perses_timeout: 60s\n").await;
+    let (ada, path) = (gate.token("ada"), "/api/v1/projects/team-a/dashboards/d");
+    assert_eq!(gate.get(&ada, path).await.status, 404);
+    gate.taps.perses.set(Mode::Silent).await;
+    let text = std::fs::read_to_string(&gate.config).unwrap();
+    std::fs::write(&gate.config, text.replace("perses_timeout: 60s", "perses_timeout: 500ms")).unwrap();
+    let began = Instant::now();
+    loop {
+        match tokio::time::timeout(Duration::from_secs(2), gate.get(&ada, path)).await {
+            Ok(answer) => return assert_eq!(answer.status, 504, "{}", answer.text()),
+            Err(_) => assert!(began.elapsed() < Duration::from_secs(20), "still as patient as before"),
+        }
+    }
 }

@@ -39,6 +39,18 @@ pub struct Limits {
     pub subquery_default_step_ms: u64,
     /// The longest range and offset.
     pub lookback_ms: u64,
+    /// The request's window, if it has one: how many steps a subquery by `range()` and `step()` takes. Without it the worst
+    /// is assumed.
+    pub window: Option<Window>,
+}
+
+/// What a range request spans, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// From its first point to its last.
+    pub range_ms: u64,
+    /// From one point to the next.
+    pub step_ms: u64,
 }
 
 impl Default for Limits {
@@ -53,6 +65,7 @@ impl Default for Limits {
             subquery_steps: 11_000,
             subquery_default_step_ms: 60_000,
             lookback_ms: 366 * 24 * 3600 * 1000,
+            window: None,
         }
     }
 }

@@ -96,6 +96,7 @@ impl Queries {
         let limits = promql::Limits {
             lookback_ms: millis(settings.retention),
             subquery_default_step_ms: millis(settings.evaluation_interval),
+            window: params.window(),
             ..self.limits.promql
         };
         let began = Instant::now();

@@ -561,6 +561,8 @@ impl<'a> Parser<'a, '_> {
         loop {
             let label = match self.lexer.head.token {
                 Token::RightParen => break,
+                // These are numbers to upstream wherever they stand.
+                Token::Word(Word::Number) => return Err(self.unexpected_in(clause, "label name")),
                 Token::Word(_) | Token::MetricWord => Cow::Borrowed(self.head_text()),
                 Token::Text { escaped } => {
                     let label = unquote_text(self.head_text(), escaped).map_err(|message| self.error_here(message))?;

@@ -64,9 +64,10 @@ fn repeated(pattern: &[u8], at: &mut usize, mut empty: bool) -> bool {
             Some(b'+') => {}
             Some(b'{') => {
                 let rest = &pattern[*at + 1..];
-                let Some(end) = rest.iter().position(|b| *b == b'}') else { return empty };
+                // Only digits and commas are looked through, so that many open braces cost no more than one.
+                let end = rest.iter().position(|b| !(b.is_ascii_digit() || *b == b',')).unwrap_or(rest.len());
                 let body = &rest[..end];
-                if body.is_empty() || !body.iter().all(|b| b.is_ascii_digit() || *b == b',') || body[0] == b',' {
+                if rest.get(end) != Some(&b'}') || body.is_empty() || body[0] == b',' {
                     return empty;
                 }
                 let least = body.split(|b| *b == b',').next().unwrap_or_default();
@@ -107,9 +108,11 @@ fn skip_class(pattern: &[u8], at: &mut usize) {
             b']' if !first => return,
             b'\\' => *at += 1,
             b'[' if pattern.get(*at) == Some(&b':') => {
-                let rest = &pattern[*at..];
-                if let Some(end) = rest.windows(2).position(|pair| pair == b":]") {
-                    *at += end + 2;
+                // `[:alpha:]`, `[:^alpha:]`; for the same reason only letters are looked through.
+                let rest = &pattern[*at + 1..];
+                let end = rest.iter().position(|b| !(b.is_ascii_alphabetic() || *b == b'^')).unwrap_or(rest.len());
+                if rest[end..].starts_with(b":]") {
+                    *at += end + 3;
                 }
             }
             _ => {}
@@ -155,6 +158,19 @@ mod tests {
         }
         let deep = "(".repeat(10_000);
         assert!(matches_empty(deep.as_bytes()));
+    }
+
+    #[test]
+    fn hostile_expressions_cost_no_more_than_their_length() {
+        for part in ["{", "{1", "{1,", "[[:", "[[:a", "[:", "(?", "\\Q", "[^", "a|", "(|"] {
+            let pattern = format!("[{}", part.repeat((64 << 10) / part.len()));
+            for pattern in [&pattern, &pattern[1..]] {
+                let began = std::time::Instant::now();
+                let _ = matches_empty(pattern.as_bytes());
+                // Looking ahead to the end from each byte takes many times longer.
+                assert!(began.elapsed() < std::time::Duration::from_millis(400), "{part}: {:?}", began.elapsed());
+            }
+        }
     }
 
     #[test]

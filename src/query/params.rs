@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::config::BackendKind;
+use crate::promql::Window;
 use crate::refusal::{Reason, Refusal};
 use crate::route::{Form, FormError};
 use crate::upstream::Question;
@@ -139,6 +140,13 @@ impl<'a> Params<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// What a range request spans.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float stops at the ends")]
+    pub(super) fn window(&self) -> Option<Window> {
+        let (start, end, step) = self.range?;
+        Some(Window { range_ms: ((end - start) * 1000.0).ceil() as u64, step_ms: (step * 1000.0).floor() as u64 })
     }
 
     /// Adds what is to be sent.

@@ -111,9 +111,9 @@ impl<'a> Parser<'a, '_> {
         self.experimental(word, at)?;
         self.advance()?;
         if let Some(modifiers) = self.modifiers(id)
-            && modifiers.edge.replace(word).is_some()
+            && modifiers.edge.replace(word).is_some_and(|before| before != word)
         {
-            return Err(self.type_error(at, "anchored and smoothed may not be set multiple times"));
+            return Err(self.type_error(at, "anchored and smoothed modifiers cannot be used together"));
         }
         Ok(())
     }
@@ -249,7 +249,14 @@ impl<'a> Parser<'a, '_> {
             _ => return self.duration_atom(depth, false),
         };
         self.lexer.at += 1;
-        let span = self.duration_atom(depth, true)?;
+        self.lexer.skip_space();
+        let span = if matches!(self.lexer.peek_byte(), Some(b'-' | b'+')) {
+            self.experimental("a duration expression", self.lexer.at)?;
+            let depth = self.deeper(depth)?;
+            self.duration_signed(depth)?
+        } else {
+            self.duration_atom(depth, true)?
+        };
         let seconds = span.seconds.map(|seconds| if sign == "-" { -seconds } else { seconds });
         Ok(Span { text: Cow::Owned(format!("{sign}{}", span.text)), seconds, position })
     }

@@ -6,7 +6,7 @@
 //! | floor | modules | what they answer |
 //! | --- | --- | --- |
 //! | words | [`names`], [`refusal`] | which strings are names; in how many ways a request can end early |
-//! | rules, pure | [`promql`], [`route`], [`document`] | which series a query may touch; what is asked; which JSON may pass |
+//! | rules, pure | [`promql`], [`route`], [`document`], [`dashboards`] | which series a query may touch; what is asked; which JSON may pass; which dashboard a workload has |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
 //! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
 //! | guards | [`identity`], [`access`] | who is this; may they |
@@ -32,6 +32,7 @@ pub mod refusal;
 pub mod promql;
 pub mod route;
 pub mod document;
+pub mod dashboards;
 
 pub mod config;
 pub mod telemetry;

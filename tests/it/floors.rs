@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 5] = ["names", "refusal", "promql", "route", "document"];
+const PURE: [&str; 6] = ["names", "refusal", "promql", "route", "document", "dashboards"];
 const IMPURE: [&str; 12] = [
     "tokio",
     "hyper::",

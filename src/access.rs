@@ -18,7 +18,8 @@ pub use rights::{Listing, Resource, Right, Verb};
 
 use crate::cluster::{Attributes, Cluster, ClusterError};
 use crate::config;
-use crate::identity::{Caller, Digest, unavailable};
+pub use crate::identity::Caller;
+use crate::identity::{Digest, unavailable};
 use crate::memo::Memo;
 use crate::names::Namespace;
 use crate::promql::Reach;

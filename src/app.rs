@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use crate::config::{self, Config, Loaded, Reload, Watcher};
 use crate::dial::{self, Dial};
 use crate::gateway::{Gateway, Live};
 use crate::identity::Identities;
+use crate::identity::login::{Login, Memory};
 use crate::listen::{self, Settings, Shared};
 use crate::query::Queries;
 use crate::telemetry::audit::Audit;
@@ -55,7 +56,12 @@ pub async fn run(
     let fixed = Arc::new(fixed);
     let audit = Arc::new(Audit::new(&settings.audit, Arc::clone(&metrics))?);
     let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
-    let live = Arc::new(build(Arc::new(settings), &fixed, audit, None, &metrics)?);
+    let sessions = Arc::new(Memory::new()?);
+    metrics.count_sessions({
+        let sessions = Arc::clone(&sessions);
+        move || sessions.sessions(SystemTime::now())
+    });
+    let live = Arc::new(build(Arc::new(settings), &fixed, audit, None, &metrics, &sessions)?);
     let config = Arc::clone(&live.config);
 
     let gateway = bind("gateway", fixed.listen.gateway).await?;
@@ -92,8 +98,8 @@ pub async fn run(
     let checks = {
         let (live, reload) = (live_receiver, reload_receiver);
         Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = Vec<Check>> + Send>> {
-            let (perses, problem) = (Arc::clone(&live.borrow().perses), reload.borrow().clone());
-            Box::pin(async move { readiness(&perses, problem).await })
+            let (live, problem) = (Arc::clone(&live.borrow()), reload.borrow().clone());
+            Box::pin(async move { readiness(&live, problem).await })
         })
     };
     let admin_door = Admin { metrics: Arc::clone(&metrics), checks, perses: probe };
@@ -128,7 +134,7 @@ pub async fn run(
             () = &mut stop => break,
             reload = watcher.next() => {
                 let (good, told) = (matches!(reload, Reload::Good(_)), channels.reload.borrow().clone());
-                if let Err(problem) = apply(reload, &fixed, &channels, &metrics, logs.as_ref()) {
+                if let Err(problem) = apply(reload, &fixed, &channels, &metrics, &sessions, logs.as_ref()) {
                     if good {
                         watcher.retry();
                     }
@@ -185,13 +191,18 @@ pub struct Ports {
     pub admin: std::net::SocketAddr,
 }
 
-async fn readiness(perses: &Perses, problem: String) -> Vec<Check> {
-    let healthy = perses.is_healthy().await;
+async fn readiness(live: &Live, problem: String) -> Vec<Check> {
+    let healthy = live.perses.is_healthy().await;
     let config = if problem.is_empty() { "in use".to_owned() } else { problem };
-    vec![
+    let mut checks = vec![
         Check { name: "perses", ok: healthy, detail: if healthy { "answers" } else { "does not answer" }.to_owned() },
         Check { name: "config", ok: true, detail: config },
-    ]
+    ];
+    if let Some(login) = &live.login {
+        let (ok, detail) = login.readiness().await;
+        checks.push(Check { name: "login", ok, detail });
+    }
+    checks
 }
 
 /// Puts a new configuration in place, or says why not. Everything is built before anything is replaced.
@@ -200,6 +211,7 @@ fn apply(
     fixed: &config::Fixed,
     channels: &Channels,
     metrics: &Arc<Metrics>,
+    sessions: &Arc<Memory>,
     logs: Option<&logs::Handle>,
 ) -> Result<(), String> {
     let loaded = match reload {
@@ -218,7 +230,7 @@ fn apply(
     };
     let level = settings.telemetry.log_level;
     let limits = Settings { limits: Arc::new(settings.limits.clone()) };
-    let live = build(Arc::new(settings), fixed, audit, Some(&before), metrics)?;
+    let live = build(Arc::new(settings), fixed, audit, Some(&before), metrics, sessions)?;
     channels.live.send_replace(Arc::new(live));
     channels.limits.send_replace(limits);
     if let (Some(channel), Some(tls)) = (&channels.tls, tls) {
@@ -246,6 +258,7 @@ fn build(
     audit: Arc<Audit>,
     before: Option<&Live>,
     metrics: &Arc<Metrics>,
+    sessions: &Arc<Memory>,
 ) -> Result<Live, String> {
     let kept = before.filter(|before| {
         config::Cluster { ca: settings.cluster.ca.clone(), ..before.config.cluster.clone() } == settings.cluster
@@ -278,6 +291,13 @@ fn build(
         let client = BackendClient::new(Arc::clone(backend), dial, Arc::clone(metrics))?;
         clients.push(Arc::new(client));
     }
+    let login = match &settings.login {
+        Some(login) => {
+            let (cluster, sessions) = (Arc::clone(&cluster), Arc::clone(sessions));
+            Some(Arc::new(Login::new(login, &settings, cluster, sessions, Arc::clone(metrics))?))
+        }
+        None => None,
+    };
     // The last that can fail, and the only thing that is changed in place.
     if kept.is_some_and(|before| before.config.cluster.ca != settings.cluster.ca) {
         cluster.renew(&settings.cluster)?;
@@ -289,6 +309,7 @@ fn build(
         config: settings,
         cluster,
         identities,
+        login,
         access,
         audit,
     })

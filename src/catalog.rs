@@ -8,6 +8,8 @@ mod scoped;
 
 use std::sync::Arc;
 
+pub use own::{Places, whom};
+
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -80,12 +82,9 @@ impl Catalog {
     /// 404 for a file that is not there, 502 and 504 when Perses does not answer.
     pub async fn open(&self, route: &Open, accept_encoding: Option<&HeaderValue>) -> Result<Reply, Refusal> {
         match route {
+            // Depends on who asks.
+            Open::Config => Err(Refusal::new(Reason::Internal, "internal error").because("see Catalog::config")),
             Open::Ready => Ok(Reply::json(StatusCode::OK, &br#"{"status":"ready"}"#[..])),
-            Open::Config => {
-                let answer = self.perses.ask_open(route).await?;
-                let body = document::minimal_config(&answer.body, false).map_err(nonsense)?;
-                Ok(Reply::json(StatusCode::OK, body))
-            }
             Open::Health => {
                 let answer = self.perses.ask_open(route).await?;
                 own::health(&answer)
@@ -103,7 +102,6 @@ impl Catalog {
     /// As the contract says for each case.
     pub async fn answer(&self, grant: Grant, brought: Brought<'_>) -> Result<Reply, Refusal> {
         match grant.route().clone() {
-            Guarded::Whoami => self.whoami(&grant).await,
             Guarded::UserWhoami => own::user_whoami(&grant),
             Guarded::Permissions(_) => self.permissions(&grant).await,
             Guarded::Project(call) => self.project(grant, &call, &brought).await,
@@ -121,7 +119,7 @@ impl Catalog {
                     self.perses.file(grant.request(Bytes::new())?, brought.accept_encoding).await?;
                 Ok(Reply::file(status, &headers, stream))
             }
-            Guarded::Metrics(..) | Guarded::Never(_) => {
+            Guarded::Whoami | Guarded::Metrics(..) | Guarded::Never(_) => {
                 Err(Refusal::new(Reason::Internal, "internal error").because("not a route of the catalog"))
             }
         }

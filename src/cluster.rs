@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -21,6 +22,7 @@ use kube::client::Body;
 use serde::Deserialize;
 
 use crate::config;
+use crate::encoding::base64url;
 use crate::names::{Namespace, Secret};
 use crate::telemetry::metrics::{Metrics, ReviewKind, ReviewOutcome, Upstream};
 use limiter::Limiter;
@@ -216,10 +218,7 @@ impl Cluster {
     /// When there is no list.
     pub async fn candidates(&self, token: &Secret) -> Result<Vec<Namespace>, ClusterError> {
         let mut request = get("/apis/project.openshift.io/v1/projects");
-        let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
-            .map_err(|error| ClusterError::Failed(error.to_string()))?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(header::AUTHORIZATION, value);
+        request.headers_mut().insert(header::AUTHORIZATION, bearer(token)?);
         let outcome = match self.send(&self.clients().bare, request).await? {
             (StatusCode::OK, body) => read_names(&body),
             // The token is meant for our audience alone, or has ended, which its next review tells.
@@ -252,6 +251,41 @@ impl Cluster {
             (StatusCode::OK, body) => read_names(&body),
             (other, _) => Err(ClusterError::Failed(format!("list of namespaces: status {other}"))),
         }
+    }
+
+    /// What the API server says of the cluster's own OAuth server (RFC 8414); `None` where there is none. Asked as nobody.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn oauth_metadata(&self) -> Result<Option<Vec<u8>>, ClusterError> {
+        match self.send(&self.clients().bare, get("/.well-known/oauth-authorization-server")).await? {
+            (StatusCode::OK, document) => Ok(Some(document)),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (other, _) => Err(ClusterError::Failed(format!("discovery of the OAuth server: status {other}"))),
+        }
+    }
+
+    /// Deletes an OAuth token, as its owner or, where we were given that right, as ourselves; whether it is gone.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn revoke(&self, token: &Secret) -> Result<bool, ClusterError> {
+        let Some(name) = token_name(token) else { return Ok(false) };
+        let request = |kind: &str| {
+            Request::builder()
+                .method(Method::DELETE)
+                .uri(format!("/apis/oauth.openshift.io/v1/{kind}/{name}"))
+                .header(header::ACCEPT, "application/json")
+                .body(Body::from(Vec::new()))
+                .map_err(|error| ClusterError::Failed(error.to_string()))
+        };
+        let mut theirs = request("useroauthaccesstokens")?;
+        theirs.headers_mut().insert(header::AUTHORIZATION, bearer(token)?);
+        let gone = |status: StatusCode| status.is_success();
+        if gone(self.send(&self.clients().bare, theirs).await?.0) {
+            return Ok(true);
+        }
+        Ok(gone(self.send(&self.clients().ours, request("oauthaccesstokens")?).await?.0))
     }
 
     async fn review(
@@ -316,6 +350,20 @@ fn get(path: &'static str) -> Request<Body> {
     *request.uri_mut() = http::Uri::from_static(path);
     request.headers_mut().insert(header::ACCEPT, http::HeaderValue::from_static("application/json"));
     request
+}
+
+fn bearer(token: &Secret) -> Result<http::HeaderValue, ClusterError> {
+    let mut value = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
+        .map_err(|error| ClusterError::Failed(error.to_string()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The name of the object that stands for an OAuth token of OpenShift: the digest of what follows its prefix.
+fn token_name(token: &Secret) -> Option<String> {
+    let secret = token.expose().strip_prefix("sha256~")?;
+    let tag = digest::digest(&digest::SHA256, secret.as_bytes());
+    Some(format!("sha256~{}", base64url(tag.as_ref())))
 }
 
 fn resource(permission: &config::Permission) -> ResourceAttributes {

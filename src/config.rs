@@ -4,6 +4,7 @@
 //! runs ([`Live`]). A file that does not check is reported whole, every problem with its line and path, and never used.
 
 mod decode;
+mod login;
 mod section;
 mod sections;
 mod tls;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use decode::{Loaded, Problem, Surroundings, System, read};
+pub use login::{CookieKey, Login, Oidc, OpenShift, joined};
 pub use tls::authorities;
 pub use watch::{Reload, Watcher, load};
 
@@ -126,6 +128,12 @@ pub struct Live {
     pub cluster: Cluster,
     /// `login.external_url`: where people reach us.
     pub external_url: Option<String>,
+    /// `login`: how people log in, if they do.
+    pub login: Option<Arc<Login>>,
+    /// `login.frame_ancestors`: origins that may show our pages and the UI in a frame.
+    pub frame_ancestors: Vec<String>,
+    /// `login.contact`: whom to ask for rights, in words for people; may be empty.
+    pub contact: String,
     /// `access`.
     pub access: Access,
     /// `metrics_backends`, by name.
@@ -184,6 +192,10 @@ pub struct Access {
     pub deny_ttl: Duration,
     /// `access.namespaces_ttl`, default 60 s.
     pub namespaces_ttl: Duration,
+    /// `access.jwt_check`: whether a JWT is looked at here before the API server is asked about it, default false.
+    pub jwt_check: bool,
+    /// `access.jwt_audiences`: what the API server calls itself, if not as it calls its issuer.
+    pub jwt_audiences: Vec<String>,
 }
 
 /// Resource attributes of an access review.
@@ -293,6 +305,8 @@ pub struct Limits {
     pub query_points: u64,
     /// `limits.migrations`, default 2: migrate and validate calls at once.
     pub migrations: usize,
+    /// `limits.logins`, default 64: logins that are being finished at once; more wait for their turn.
+    pub logins: usize,
     /// The bounds of PromQL text: `limits.query_text`, `.query_depth`, `.query_operators`, `.query_selectors`,
     /// `.query_tokens`, `.confined_query`, `.subquery_steps`.
     pub promql: promql::Limits,
@@ -320,6 +334,7 @@ impl Default for Limits {
             cached_reviews: 10_000,
             query_points: 11_000,
             migrations: 2,
+            logins: 64,
             promql: promql::Limits::default(),
         }
     }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::config::Origin;
 use connect::Connector;
+pub use connect::system_roots;
 use pool::{Failed, Link, Pool};
 
 /// How long a kept connection may wait for its next request.

@@ -18,7 +18,7 @@ pub use object::{Kind, Object};
 pub use rules::{Target, datasource_target};
 pub use strict::read_strict;
 pub use views::{
-    blank_global_datasource, may_need_strip, minimal_config, strip, virtual_global_datasource, virtual_project,
+    Told, blank_global_datasource, may_need_strip, minimal_config, strip, virtual_global_datasource, virtual_project,
 };
 
 /// Text that is not the JSON we take.

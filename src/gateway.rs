@@ -5,10 +5,12 @@
 
 mod answer;
 mod body;
+mod door;
 mod journal;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -20,6 +22,7 @@ use crate::catalog::{Brought, Catalog};
 use crate::cluster::Cluster;
 use crate::config;
 use crate::identity::Identities;
+use crate::identity::login::Login;
 use crate::listen::{Handler, Peer};
 use crate::query::Queries;
 use crate::refusal::{Reason, Refusal};
@@ -39,6 +42,8 @@ pub struct Live {
     pub cluster: Arc<Cluster>,
     /// Who.
     pub identities: Arc<Identities>,
+    /// How people log in, if they do.
+    pub login: Option<Arc<Login>>,
     /// May they.
     pub access: Arc<Access>,
     /// The server behind us.
@@ -77,17 +82,19 @@ impl Handler for Gateway {
         let from = client_address(&head.headers, peer, &self.fixed.listen.trusted_proxies);
         let mut journal = Journal::begin(Arc::clone(&self.metrics), Arc::clone(&live.audit), head.method.clone(), from);
         let total = live.config.limits.total;
-        let outcome = tokio::time::timeout(total, journey(&live, &self.fixed, &mut journal, &head, body)).await;
+        let mut cookies = Vec::new();
+        let journey = journey(&live, &self.fixed, &mut journal, &head, body, &mut cookies);
+        let outcome = tokio::time::timeout(total, journey).await;
         let outcome = outcome.unwrap_or_else(|_| {
             Err(Refusal::new(Reason::UpstreamSlow, "this took longer than limits.total allows").because("limits.total"))
         });
-        let response = match outcome {
+        let mut response = match outcome {
             Ok(reply) => answer::reply(reply),
-            Err(refusal) => {
-                let personal = answer::is_person(&head);
-                answer::refusal(&refusal, journal.style(), personal, live.config.external_url.as_deref(), &mut journal)
-            }
+            Err(refusal) => answer::refusal(&refusal, &live, &head, &mut journal),
         };
+        for cookie in cookies {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         answer::finish(response, &head, journal)
     }
 
@@ -102,7 +109,9 @@ async fn journey(
     journal: &mut Journal,
     head: &http::request::Parts,
     body: Incoming,
+    cookies: &mut Vec<HeaderValue>,
 ) -> Result<Reply, Refusal> {
+    let now = SystemTime::now();
     // 2. What HTTP itself asks of a head; hyper has refused the rest.
     check_head(head)?;
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -111,14 +120,18 @@ async fn journey(
     // 3. Which route? From here on the received path is not used again.
     let route = route::read(&head.method, target, &fixed.api_prefix)?;
     journal.route(&route);
-    let accept_encoding = head.headers.get(header::ACCEPT_ENCODING);
     let guarded = match route {
-        Route::Open(open) => return live.catalog.open(&open, accept_encoding).await,
+        Route::Open(open) => return door::open(live, fixed, journal, head, &open, cookies, now).await,
+        Route::Door(door) => {
+            body::none(&body)?;
+            return door::door(live, journal, head, door, cookies, now).await;
+        }
         Route::Guarded(guarded) => guarded,
     };
 
     // 4. Who is this?
-    let caller = live.identities.establish(&head.headers).await?;
+    let arrived = door::arrive(live, head, cookies, now).await?;
+    let caller = Arc::clone(&arrived.caller);
     journal.caller(&caller);
 
     // 5. May they?
@@ -130,6 +143,14 @@ async fn journey(
         let form = body::form(head, body, &live.config.limits).await?;
         return live.queries.answer(&grant, head.uri.query().unwrap_or(""), &form).await;
     }
+    if matches!(grant.route(), Guarded::Whoami) {
+        body::none(&body)?;
+        let facts = live.catalog.whoami(&grant, arrived.until).await?;
+        if answer::is_person(head) {
+            return Ok(door::profile(live, fixed, &arrived, &facts, journal.id()));
+        }
+        return Ok(Reply::json(StatusCode::OK, facts.to_string()));
+    }
     let body = if grant.route().takes_body() {
         body::json(head, body, &live.config.limits).await?
     } else {
@@ -138,6 +159,7 @@ async fn journey(
     };
     let knows = |url: &str| live.queries.sources().knows(url);
     let named = std::sync::Mutex::default();
+    let accept_encoding = head.headers.get(header::ACCEPT_ENCODING);
     let brought = Brought { body, accept_encoding, knows: &knows, named: &named };
     let _changing = writes.then(|| live.queries.sources().changing());
     let reply = live.catalog.answer(grant, brought).await;

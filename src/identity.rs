@@ -1,13 +1,19 @@
 //! Who is this? A request head becomes a [`Caller`], or a refusal. There is no third thing: nobody is never a caller.
 //!
-//! Today a caller comes from a bearer token; a session will be a second way to the same type.
+//! A caller comes from a bearer token, or from the token that a session keeps; both are reviewed alike.
 
 mod bearer;
+mod cookies;
+mod denied;
+pub mod login;
+mod origin;
+mod seal;
+mod session;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::{constant_time, digest, hmac, rand};
+use aws_lc_rs::{digest, hmac, rand};
 use http::HeaderMap;
 use moka::future::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -19,6 +25,10 @@ use crate::names::Secret;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
 pub use bearer::read as bearer_token;
+pub use cookies::Names as CookieNames;
+pub use denied::Denied;
+pub use seal::{Purpose, Sealer};
+pub use session::Session;
 
 /// Extras that change with every token and decide nothing: sent to reviews, left out of keys.
 const NOT_IN_KEYS: [&str; 5] = [
@@ -28,6 +38,9 @@ const NOT_IN_KEYS: [&str; 5] = [
     "authentication.kubernetes.io/pod-name",
     "authentication.kubernetes.io/pod-uid",
 ];
+
+/// The extra in which OpenShift says what a token is good for.
+const SCOPES: &str = "scopes.authorization.openshift.io";
 
 /// Reviews of tokens that were never good, at once. All reviews wait in one line; whoever sends made-up tokens must not fill
 /// it, or everybody whose verdict runs out would be turned away.
@@ -46,14 +59,26 @@ const RECENT: usize = 1024;
 pub enum How {
     /// A bearer token.
     Bearer,
+    /// A session of ours. The scopes of its token are those that we asked for, and it never leaves us: they say nothing
+    /// about the person, so reviews of rights are not told.
+    Session,
+    /// A session whose scopes count.
+    ScopedSession,
 }
 
 impl How {
+    /// Whether it was by a session.
+    #[must_use]
+    pub const fn is_session(self) -> bool {
+        matches!(self, Self::Session | Self::ScopedSession)
+    }
+
     /// The word for audit records.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Bearer => "bearer",
+            Self::Session | Self::ScopedSession => "session",
         }
     }
 }
@@ -115,7 +140,7 @@ pub struct Identities {
     /// Keyed by a digest under a key of this process: a dump of memory keys reveals no token.
     verdicts: Cache<Digest, (Verdict, Instant)>,
     /// Those whom tokens were good for last, by their tokens, which a caller holds anyway.
-    recent: Memo<Secret, Arc<Caller>>,
+    recent: Memo<(Secret, How), Arc<Caller>>,
     lifetimes: Lifetimes,
     /// Tokens that were good a while ago. Each is reviewed again all the same.
     acquainted: Cache<Digest, ()>,
@@ -179,19 +204,14 @@ impl Identities {
         })
     }
 
-    /// Reads the credential of a request and has it reviewed.
+    /// Reads the bearer token of a request and has it reviewed; `None` when there is none.
     ///
     /// # Errors
-    /// 401 without a good credential, 400 for one that is none, 503 when the cluster gives no verdict.
-    pub async fn establish(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
-        let Some(token) = bearer::read(headers)? else {
-            return Err(Refusal::new(
-                Reason::NoCredential,
-                "authentication is required: send an OpenShift token as \"Authorization: Bearer …\" (\"oc whoami --show-token\" prints yours)",
-            ));
-        };
-        match self.verdict(token).await {
-            Ok(Verdict::Known(caller)) => Ok(caller),
+    /// 401 for a token that is not good, 400 for one that is none, 503 when the cluster gives no verdict.
+    pub async fn bearer(&self, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Refusal> {
+        let Some(token) = bearer::read(headers)? else { return Ok(None) };
+        match self.verdict(token, How::Bearer).await {
+            Ok(Verdict::Known(caller)) => Ok(Some(caller)),
             Ok(Verdict::Nobody) => Err(Refusal::new(
                 Reason::InvalidCredential,
                 "the token is not valid: it may have expired or been revoked; log in again",
@@ -200,21 +220,35 @@ impl Identities {
         }
     }
 
-    async fn verdict(&self, token: &str) -> Result<Verdict, Arc<ClusterError>> {
+    /// Has the token of a session reviewed; `None` when it is nobody's.
+    ///
+    /// # Errors
+    /// 503 when the cluster gives no verdict.
+    pub async fn establish(&self, token: &Secret, how: How) -> Result<Option<Arc<Caller>>, Refusal> {
+        match self.verdict(token.expose(), how).await {
+            Ok(Verdict::Known(caller)) => Ok(Some(caller)),
+            Ok(Verdict::Nobody) => Ok(None),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    async fn verdict(&self, token: &str, how: How) -> Result<Verdict, Arc<ClusterError>> {
         let ticket = self.recent.ticket();
         // The token's own end is looked at on every use, whatever the memory's clock says.
         let ended = |caller: &Caller| caller.until.is_some_and(|until| until <= SystemTime::now());
-        if let Some(caller) = self.recent.get(&token, |known| is_same(known, token)).filter(|caller| !ended(caller)) {
+        if let Some(caller) =
+            self.recent.get(&token, |known| is_known(known, token, how)).filter(|caller| !ended(caller))
+        {
             self.metrics.review_cached(ReviewKind::Token);
             return Ok(Verdict::Known(caller));
         }
-        let key = self.key_of(token);
+        let key = self.key_of(token, how);
         match self.verdicts.get(&key).await {
             Some((Verdict::Known(caller), _)) if ended(&caller) => self.verdicts.invalidate(&key).await,
             Some((verdict, until)) => {
                 self.metrics.review_cached(ReviewKind::Token);
                 if let Verdict::Known(caller) = &verdict {
-                    self.recent.put(ticket, &token, caller.token.clone(), Arc::clone(caller), until);
+                    self.recent.put(ticket, &token, (caller.token.clone(), how), Arc::clone(caller), until);
                 }
                 return Ok(verdict);
             }
@@ -227,7 +261,7 @@ impl Identities {
         let lookup = tokio::spawn(async move {
             let ask = async move {
                 let _turn = if acquainted.contains_key(&key) { None } else { Some(strangers.turn().await?) };
-                let verdict = review(&cluster, &token, &audiences).await?;
+                let verdict = review(&cluster, &token, how, &audiences).await?;
                 if let Verdict::Known(_) = verdict {
                     acquainted.insert(key, ()).await;
                 }
@@ -240,8 +274,11 @@ impl Identities {
         verdict.map(|(verdict, _)| verdict)
     }
 
-    fn key_of(&self, token: &str) -> Digest {
-        let tag = hmac::sign(&self.key, token.as_bytes());
+    fn key_of(&self, token: &str, how: How) -> Digest {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&[how as u8]);
+        context.update(token.as_bytes());
+        let tag = context.sign();
         let mut key = [0; 32];
         key.copy_from_slice(tag.as_ref());
         key
@@ -271,23 +308,26 @@ impl Strangers {
     }
 }
 
-/// In a time that tells nothing of where two tokens begin to differ.
-fn is_same(known: &Secret, token: &str) -> bool {
-    constant_time::verify_slices_are_equal(known.expose().as_bytes(), token.as_bytes()).is_ok()
+/// The token in a time that tells nothing of where two begin to differ.
+fn is_known((known, known_how): &(Secret, How), token: &str, how: How) -> bool {
+    *known_how == how && seal::is_same(known.expose(), token)
 }
 
 /// OAuth tokens of OpenShift have no audience, and others may be meant for the API server itself: the API server's own
 /// audience is asked first, then the configured ones.
-async fn review(cluster: &Cluster, token: &Secret, audiences: &[String]) -> Result<Verdict, ClusterError> {
+async fn review(cluster: &Cluster, token: &Secret, how: How, audiences: &[String]) -> Result<Verdict, ClusterError> {
     let mut identity = cluster.review_token(token, &[]).await?;
     if identity.is_none() && !audiences.is_empty() && !token.expose().starts_with("sha256~") {
         identity = cluster.review_token(token, audiences).await?;
     }
-    Ok(identity.map_or(Verdict::Nobody, |identity| {
+    Ok(identity.map_or(Verdict::Nobody, |mut identity| {
+        if how == How::Session {
+            identity.extra.remove(SCOPES);
+        }
         Verdict::Known(Arc::new(Caller {
             digest: digest_of(&identity),
             identity,
-            how: How::Bearer,
+            how,
             until: bearer::expiry(token.expose()),
             token: token.clone(),
         }))

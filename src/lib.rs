@@ -5,8 +5,8 @@
 //!
 //! | floor | modules | what they answer |
 //! | --- | --- | --- |
-//! | words | [`names`], [`refusal`] | which strings are names; in how many ways a request can end early |
-//! | rules, pure | [`promql`], [`route`], [`document`], [`dashboards`] | which series a query may touch; what is asked; which JSON may pass; which dashboard a workload has |
+//! | words | [`names`], [`encoding`], [`refusal`] | which strings are names; bytes as text; in how many ways a request can end early |
+//! | rules, pure | [`promql`], [`route`], [`document`], [`dashboards`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which dashboard a workload has; what people read |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
 //! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
 //! | guards | [`identity`], [`access`] | who is this; may they |
@@ -19,7 +19,8 @@
 //! 1. [`listen`] accepts, shakes hands, bounds time and connections.
 //! 2. [`gateway`] takes one snapshot of the configuration; this request never sees another.
 //! 3. [`route::read`] turns the head into a [`route::Route`], or refuses. The received path is not used again.
-//! 4. [`identity`] turns the credential into a [`identity::Caller`]; there is no anonymous one.
+//! 4. [`identity`] turns the credential, a bearer token or the cookie of a session, into a [`identity::Caller`]; there is
+//!    no anonymous one. Logging in and out, which makes and ends sessions, branches off here ([`route::Door`]).
 //! 5. [`access`] turns caller and route into a [`access::Grant`]. The requirement of each route stands in one `match`.
 //! 6. [`query`] or [`catalog`] answer. Whatever goes to a server behind us is a [`access::Granted`] thing, which only a
 //!    grant makes: a query is confined on the way, a request is written from the parsed route, a body is written anew.
@@ -27,12 +28,14 @@
 //! 8. One audit record and one set of metrics close the request, also when the client goes away.
 
 pub mod names;
+pub mod encoding;
 pub mod refusal;
 
 pub mod promql;
 pub mod route;
 pub mod document;
 pub mod dashboards;
+pub mod page;
 
 pub mod config;
 pub mod telemetry;

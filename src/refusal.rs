@@ -43,6 +43,16 @@ pub enum Reason {
     InvalidCredential,
     /// A browser request from another origin.
     CrossOrigin,
+    /// A login that was finished before, took too long, or was begun elsewhere.
+    LoginStale,
+    /// Whoever logs in, or the server at which they do, said no.
+    LoginRefused,
+    /// A login that could not be finished.
+    LoginFailed,
+    /// The server at which people log in cannot be found out.
+    LoginUnavailable,
+    /// There is nowhere to log in.
+    NoLogin,
     /// The caller has no right at all there; told as "not found".
     Hidden,
     /// The caller has some right, but not this one.
@@ -97,6 +107,11 @@ impl Reason {
         Self::MalformedCredential,
         Self::InvalidCredential,
         Self::CrossOrigin,
+        Self::LoginStale,
+        Self::LoginRefused,
+        Self::LoginFailed,
+        Self::LoginUnavailable,
+        Self::NoLogin,
         Self::Hidden,
         Self::Forbidden,
         Self::NeverAllowed,
@@ -135,6 +150,11 @@ impl Reason {
             Self::MalformedCredential => "malformed_credential",
             Self::InvalidCredential => "invalid_credential",
             Self::CrossOrigin => "cross_origin",
+            Self::LoginStale => "login_stale",
+            Self::LoginRefused => "login_refused",
+            Self::LoginFailed => "login_failed",
+            Self::LoginUnavailable => "login_unavailable",
+            Self::NoLogin => "no_login",
             Self::Hidden => "hidden",
             Self::Forbidden => "forbidden",
             Self::NeverAllowed => "never_allowed",
@@ -160,22 +180,26 @@ impl Reason {
             Self::MalformedHead | Self::MalformedPath | Self::MalformedQuery | Self::MalformedBody => {
                 StatusCode::BAD_REQUEST
             }
-            Self::MalformedCredential => StatusCode::BAD_REQUEST,
+            Self::MalformedCredential | Self::LoginStale => StatusCode::BAD_REQUEST,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::SlowClient => StatusCode::REQUEST_TIMEOUT,
             Self::Upgrade => StatusCode::BAD_REQUEST,
-            Self::UnknownRoute | Self::Hidden | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::UnknownRoute | Self::Hidden | Self::NotFound | Self::NoLogin => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoCredential | Self::InvalidCredential => StatusCode::UNAUTHORIZED,
-            Self::CrossOrigin | Self::Forbidden | Self::NeverAllowed | Self::Datasource => StatusCode::FORBIDDEN,
+            Self::CrossOrigin | Self::LoginRefused | Self::Forbidden | Self::NeverAllowed | Self::Datasource => {
+                StatusCode::FORBIDDEN
+            }
             Self::Conflict => StatusCode::CONFLICT,
             Self::Query | Self::UpstreamRefused => StatusCode::BAD_REQUEST,
             Self::QueryLimit => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ReadBack | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ReviewUnavailable | Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamDown | Self::UpstreamNonsense | Self::UpstreamTooLarge => StatusCode::BAD_GATEWAY,
+            Self::ReviewUnavailable | Self::LoginUnavailable | Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LoginFailed | Self::UpstreamDown | Self::UpstreamNonsense | Self::UpstreamTooLarge => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::UpstreamSlow => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -211,6 +235,7 @@ struct Parts {
     cause: Option<String>,
     allow: Option<&'static str>,
     retry_after: Option<Duration>,
+    next: Option<(String, &'static str)>,
 }
 
 impl Refusal {
@@ -224,6 +249,7 @@ impl Refusal {
             cause: None,
             allow: None,
             retry_after: None,
+            next: None,
         }))
     }
 
@@ -246,6 +272,13 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Where a person goes from here, and what that is called.
+    #[must_use]
+    pub fn next(mut self, to: impl Into<String>, called: &'static str) -> Self {
+        self.0.next = Some((to.into(), called));
         self
     }
 
@@ -296,6 +329,12 @@ impl Refusal {
     #[must_use]
     pub fn allow(&self) -> Option<&'static str> {
         self.0.allow
+    }
+
+    /// Where a person goes from here.
+    #[must_use]
+    pub fn way(&self) -> Option<&(String, &'static str)> {
+        self.0.next.as_ref()
     }
 
     /// The value of `Retry-After`.

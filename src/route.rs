@@ -8,13 +8,15 @@ mod form;
 mod metrics;
 mod path;
 mod table;
+mod target;
 
 pub use form::{Form, FormError, push_pair};
 pub use metrics::{MetricsCall, Source};
+pub use target::Target;
 
 use http::Method;
 
-use crate::names::{Namespace, ObjectName};
+use crate::names::{Namespace, ObjectName, Secret};
 use crate::refusal::Refusal;
 
 /// A request that the table knows.
@@ -24,6 +26,34 @@ pub enum Route {
     Open(Open),
     /// Needs one.
     Guarded(Guarded),
+    /// Makes or ends a session, and so looks at credentials itself.
+    Door(Door),
+}
+
+/// Our own pages that begin, finish or end a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `GET /-/login?to=…`
+    Login(Target),
+    /// `GET /-/callback`: the server at which people log in sends them back.
+    Callback(Callback),
+    /// `GET /-/logout`: asks whether to.
+    LogoutPage,
+    /// `POST /-/logout`
+    Logout,
+}
+
+/// What the server at which people log in says when it sends them back (RFC 6749, 4.1.2; RFC 9207).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Callback {
+    /// `code`
+    pub code: Option<Secret>,
+    /// `state`
+    pub state: Option<Secret>,
+    /// `error`: a word such as `access_denied`.
+    pub error: Option<String>,
+    /// `iss`
+    pub issuer: Option<String>,
 }
 
 /// What anybody may ask, GET and HEAD only.
@@ -283,6 +313,9 @@ pub const WORDS: &[&str] = &[
     "config",
     "health",
     "ui",
+    "login",
+    "callback",
+    "logout",
     "whoami",
     "user_whoami",
     "permissions",
@@ -330,6 +363,9 @@ impl Route {
             Self::Open(Open::Health) => "health",
             Self::Open(Open::Ui(_)) => "ui",
             Self::Guarded(guarded) => guarded.word(),
+            Self::Door(Door::Login(_)) => "login",
+            Self::Door(Door::Callback(_)) => "callback",
+            Self::Door(Door::LogoutPage | Door::Logout) => "logout",
         }
     }
 }

@@ -53,3 +53,11 @@ fn lists_of_namespaces_are_sorted_and_clean() {
     assert_eq!(names, ["a", "b"]);
     assert!(read_names(b"[]").is_err());
 }
+
+/// The name of a token's object is made of what follows its prefix; it is no credential.
+#[test]
+fn a_token_is_deleted_by_its_name() {
+    let name = token_name(&Secret::new("sha256~dGhlLXNlY3JldC1vZi10aGUtdG9rZW4")).expect("a name");
+    assert_eq!(name, "sha256~tx-qe6PFa-Vc5JQp0hGfEKZ1EnhHnMqV-ch-RmFiOgw");
+    assert_eq!(token_name(&Secret::new("a.b.c")), None, "no token of OpenShift");
+}

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::section::{Notes, Section};
-use super::{Config, Live, sections, tree};
+use super::{Config, Live, login, sections, tree};
 
 /// Something that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
         );
     }
     let cluster = sections::cluster(&mut root, &around, &mut notes);
-    let external_url = sections::login(&mut root, &mut notes);
+    let login = login::login(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
     let access = sections::access(&mut root, &mut notes);
     let backends = sections::backends(&mut root, &fixed, &around, &mut notes);
     let limits = sections::limits(&mut root, &mut notes);
@@ -121,7 +121,19 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
         Some(cluster) if notes.problems.is_empty() => Ok(Loaded {
             config: Config {
                 fixed,
-                live: Live { tls, cluster, external_url, access, backends, limits, telemetry, audit },
+                live: Live {
+                    tls,
+                    cluster,
+                    external_url: login.external_url,
+                    login: login.login,
+                    frame_ancestors: login.frame_ancestors,
+                    contact: login.contact,
+                    access,
+                    backends,
+                    limits,
+                    telemetry,
+                    audit,
+                },
             },
             effective: render(&notes.effective),
             files: around.files.into_inner(),

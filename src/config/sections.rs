@@ -85,7 +85,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Reads a file that must be there; an unreadable one is a problem with its key.
-fn contents(
+pub(super) fn contents(
     section: &Section<'_>,
     key: &str,
     path: &Path,
@@ -106,7 +106,7 @@ fn contents(
 }
 
 /// Reads a file that must hold certificate authorities.
-fn bundle(
+pub(super) fn bundle(
     section: &Section<'_>,
     key: &str,
     path: &Path,
@@ -211,15 +211,6 @@ pub(super) fn cluster(root: &mut Section<'_>, around: &dyn Surroundings, notes: 
     Some(Cluster { url: url?, ca: ca?, token_file, timeout, in_flight, per_second })
 }
 
-pub(super) fn login(root: &mut Section<'_>, notes: &mut Notes) -> Option<String> {
-    let mut login = root.section("login", notes);
-    login.reserved(&["openshift", "oidc", "none"], notes);
-    let read = |text: &str| units::origin(text).map(|_| text.trim_end_matches('/').to_owned());
-    let url = login.optional("external_url", notes, read, Clone::clone);
-    login.finish(notes);
-    url
-}
-
 pub(super) fn access(root: &mut Section<'_>, notes: &mut Notes) -> Access {
     let mut access = root.section("access", notes);
     let audiences =
@@ -267,6 +258,10 @@ pub(super) fn access(root: &mut Section<'_>, notes: &mut Notes) -> Access {
         allow_ttl: access.duration("allow_ttl", 60 * SECOND, range, notes),
         deny_ttl: access.duration("deny_ttl", 10 * SECOND, range, notes),
         namespaces_ttl: access.duration("namespaces_ttl", 60 * SECOND, range, notes),
+        jwt_check: access.flag("jwt_check", false, notes),
+        jwt_audiences: access.list("jwt_audiences", notes, |text| {
+            if text.is_empty() { Err("must not be empty".to_owned()) } else { word(text) }
+        }),
     };
     access.finish(notes);
     parsed
@@ -446,6 +441,7 @@ pub(super) fn limits(root: &mut Section<'_>, notes: &mut Notes) -> Limits {
         cached_reviews: section.count("cached_reviews", d.cached_reviews, (100, 10_000_000), notes),
         query_points: section.count("query_points", d.query_points, (1, 1_000_000), notes),
         migrations: section.count("migrations", d.migrations, (1, 1000), notes),
+        logins: section.count("logins", d.logins, (1, 10_000), notes),
         promql: crate::promql::Limits {
             text: section.size("query_text", d.promql.text, (256, 1 << 20), notes),
             depth: section.count("query_depth", d.promql.depth, (4, 200), notes),

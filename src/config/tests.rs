@@ -221,3 +221,54 @@ async fn changes_are_noticed_by_content_through_links_too() {
     assert!(quiet.is_err(), "and once it is, all is quiet");
     fs::remove_dir_all(&folder).unwrap();
 }
+
+/// A pod with keys for cookies.
+fn pod_with_keys() -> Pod {
+    let mut pod = pod();
+    let key = |letter: char| format!("{letter}0123456789abcdefghijklmnopqrstuvwxyz\n").into_bytes();
+    for name in ["one", "two"] {
+        pod.0.insert(PathBuf::from(format!("/keys/{name}")), key(name.chars().next().unwrap()));
+    }
+    pod.0.insert(PathBuf::from("/keys/weak"), b"changeme".to_vec());
+    let claims = crate::encoding::base64url(br#"{"sub":"system:serviceaccount:perses:perses-sidecar"}"#);
+    pod.0.insert(PathBuf::from("/token"), format!("e30.{claims}.sig").into_bytes());
+    pod
+}
+
+const BACKEND: &str = "metrics_backends:\n  - name: a\n    url: http://a\n";
+
+#[test]
+fn the_service_account_is_the_client_and_keys_come_in_order() {
+    let text = format!(
+        "{BACKEND}cluster:\n  token_file: /token\nlogin:\n  external_url: https://Perses.example:443/\n  openshift:\n  session:\n    \
+         key_files: [/keys/one, /keys/two]\n  frame_ancestors: [\"https://console.example:443\"]\n"
+    );
+    let read = |text: &str| read(text, &pod_with_keys());
+    let loaded = read(&text).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let login = loaded.config.live.login.unwrap();
+    let openshift = login.openshift.clone().unwrap();
+    assert_eq!(openshift.client_id, "system:serviceaccount:perses:perses-sidecar");
+    assert_eq!((login.origin.as_str(), openshift.honour_scopes), ("https://perses.example", false));
+    assert_eq!(openshift.client_secret_file, Path::new("/token"));
+    assert_eq!(login.keys.iter().map(|key| key.expose()[0]).collect::<Vec<_>>(), [b'o', b't']);
+    assert_eq!(loaded.config.live.frame_ancestors, ["https://console.example"]);
+    assert!(loaded.files.iter().any(|file| file == Path::new("/keys/two")), "a changed key is noticed");
+    assert!(!loaded.effective.contains("0123456789") && !format!("{login:?}").contains("0123456789"));
+    let again = read(&loaded.effective).unwrap_or_else(|problems| panic!("{problems:?}\n{}", loaded.effective));
+    assert_eq!(again.config.live.login.unwrap(), login);
+    let weak = read(&text.replace("/keys/two", "/keys/weak")).unwrap_err();
+    assert!(weak[0].message.contains("/keys/weak is too short for a key: 8 bytes"), "{weak:?}");
+    let login = |text: &str| read(&format!("{BACKEND}{text}")).unwrap().config.live.login;
+    assert_eq!(
+        (login(""), login("login:\n  none: true\n"), login("login:\n  external_url: http://x\n")),
+        (None, None, None)
+    );
+    let oidc = login(
+        "login:\n  external_url: https://x\n  oidc:\n    issuer: https://idp.example/a\n    client_id: p\n    scopes: [groups]\n",
+    );
+    assert_eq!(oidc.unwrap().oidc.clone().unwrap().scopes, ["openid", "groups"]);
+    let prefixed = format!(
+        "{BACKEND}perses:\n  api_prefix: /perses\nlogin:\n  external_url: https://x/perses\n  openshift:\n    client_id: c\n"
+    );
+    assert_eq!(read(&prefixed).unwrap().config.live.login.unwrap().prefix, "/perses");
+}

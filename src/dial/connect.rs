@@ -20,6 +20,12 @@ use super::{DialError, Settings, causes};
 const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"];
 
+/// The PEM text of the public authorities, where the system keeps them.
+#[must_use]
+pub fn system_roots() -> Option<Vec<u8>> {
+    SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok())
+}
+
 /// Connects to one host and port.
 pub(super) struct Connector {
     host: String,
@@ -45,10 +51,7 @@ impl Connector {
 fn client_config(roots: Option<&[u8]>) -> Result<ClientConfig, String> {
     let pem = match roots {
         Some(pem) => pem.to_vec(),
-        None => SYSTEM_ROOTS
-            .iter()
-            .find_map(|path| std::fs::read(path).ok())
-            .ok_or("the system has no bundle of certificate authorities; name one in ca_file")?,
+        None => system_roots().ok_or("the system has no bundle of certificate authorities; name one in ca_file")?,
     };
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {

@@ -194,13 +194,13 @@ fn the_configuration_is_what_the_ui_reads() {
     let upstream = json!({ "security": { "encryption_key": "k", "enable_auth": false }, "database": { "file": { "folder": "/secret" } },
         "provisioning": { "folders": ["/x"] }, "frontend": { "explorer": { "enable": true }, "important_dashboards": [{ "project": "p", "dashboard": "d", "x": 1 }, 7] } });
     let minimal: Value =
-        serde_json::from_slice(&minimal_config(upstream.to_string().as_bytes(), false).unwrap()).unwrap();
+        serde_json::from_slice(&minimal_config(upstream.to_string().as_bytes(), &Told::default()).unwrap()).unwrap();
     assert_eq!(minimal["security"]["enable_auth"], json!(true));
     assert_eq!(minimal["security"]["authentication"]["providers"]["kubernetes"]["enable"], json!(true));
     assert_eq!(minimal["frontend"]["important_dashboards"], json!([{ "project": "p", "dashboard": "d" }]));
     let text = minimal.to_string();
     assert!(!text.contains("secret") && !text.contains("encryption") && !text.contains("provisioning"), "{text}");
-    assert!(minimal_config(b"[]", false).is_err());
+    assert!(minimal_config(b"[]", &Told::default()).is_err());
 }
 
 #[test]

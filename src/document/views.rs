@@ -145,11 +145,22 @@ pub fn virtual_global_datasource(name: &ObjectName, default: bool) -> Value {
     })
 }
 
+/// What somebody should be told by the UI's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// They may change nothing.
+    pub readonly: bool,
+    /// A line of Markdown on the home page, before what is configured in Perses.
+    pub information: Option<String>,
+    /// A warning on every page, instead of what is configured in Perses.
+    pub banner: Option<String>,
+}
+
 /// What the stock UI reads of `/api/config`, and nothing else; the login it describes is ours.
 ///
 /// # Errors
 /// When upstream's answer is no JSON object.
-pub fn minimal_config(upstream: &[u8], readonly: bool) -> Result<Vec<u8>, Malformed> {
+pub fn minimal_config(upstream: &[u8], told: &Told) -> Result<Vec<u8>, Malformed> {
     let upstream = read_strict(upstream)?;
     if !upstream.is_object() {
         return Err(Malformed { message: "the configuration is no object".to_owned() });
@@ -162,8 +173,11 @@ pub fn minimal_config(upstream: &[u8], readonly: bool) -> Result<Vec<u8>, Malfor
         "enable_keyboard_shortcuts".to_owned(),
         Value::Bool(upstream.pointer("/frontend/enable_keyboard_shortcuts").and_then(Value::as_bool).unwrap_or(true)),
     );
-    if let Some(text) = upstream.pointer("/frontend/information").filter(|text| text.is_string()) {
-        frontend.insert("information".to_owned(), text.clone());
+    let stored = upstream.pointer("/frontend/information").and_then(Value::as_str);
+    // A blank line ends a paragraph of Markdown.
+    let information: Vec<&str> = told.information.as_deref().into_iter().chain(stored).collect();
+    if !information.is_empty() {
+        frontend.insert("information".to_owned(), Value::String(information.join("\n\n")));
     }
     if let Some(dashboards) = upstream.pointer("/frontend/important_dashboards").and_then(Value::as_array) {
         let pick = |entry: &Value| {
@@ -179,6 +193,9 @@ pub fn minimal_config(upstream: &[u8], readonly: bool) -> Result<Vec<u8>, Malfor
             .collect();
         frontend.insert("banner".to_owned(), Value::Object(banner));
     }
+    if let Some(text) = &told.banner {
+        frontend.insert("banner".to_owned(), json!({ "severity": "warning", "message": text }));
+    }
     if let Some(range) = upstream.pointer("/frontend/time_range").and_then(Value::as_object) {
         let range: Map<String, Value> = range
             .iter()
@@ -193,7 +210,7 @@ pub fn minimal_config(upstream: &[u8], readonly: bool) -> Result<Vec<u8>, Malfor
     let config = json!({
         "security": {
             "enable_auth": true,
-            "readonly": readonly || flag("/security/readonly"),
+            "readonly": told.readonly || flag("/security/readonly"),
             "authentication": {
                 "disable_sign_up": true,
                 "providers": { "enable_native": false, "oauth": [], "oidc": [], "kubernetes": { "enable": true } },

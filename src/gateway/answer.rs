@@ -1,11 +1,13 @@
 //! The one place where a refusal becomes bytes, and where every answer gets the headers that all answers carry.
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 
 use super::body::Outgoing;
 use super::journal::{Journal, Style};
-use super::no_body_for;
+use super::{Live, door, no_body_for};
+use crate::page::Page;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::{Body, Reply};
 
@@ -18,16 +20,23 @@ pub(super) fn reply(reply: Reply) -> Response<Body> {
     response
 }
 
-pub(super) fn refusal(
-    refusal: &Refusal,
-    style: Style,
-    personal: bool,
-    external_url: Option<&str>,
-    journal: &mut Journal,
-) -> Response<Body> {
+/// A refusal as its reader can use it. A person who is nobody yet is sent to log in instead; a script never is: it would
+/// follow to a server that does not expect it.
+pub(super) fn refusal(refusal: &Refusal, live: &Live, head: &Parts, journal: &mut Journal) -> Response<Body> {
+    let personal = is_person(head);
+    if personal
+        && refusal.reason() == Reason::NoCredential
+        && let Some(login) = &live.login
+    {
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        if let Ok(sent) = door::sent_to(StatusCode::FOUND, &login.entrance(target)) {
+            return reply(sent);
+        }
+    }
     journal.refused(refusal);
+    let style = journal.style();
     let (content_type, text) = if personal {
-        ("text/html; charset=utf-8", page(refusal, external_url, &journal.id()))
+        ("text/html; charset=utf-8", page(refusal, live, journal).html())
     } else {
         ("application/json", json(refusal, style))
     };
@@ -52,11 +61,7 @@ pub(super) fn refusal(
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if personal {
-        // The page loads nothing and runs nothing.
-        headers.insert(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
-        );
+        door::sign(&mut headers, &live.config.frame_ancestors, None);
     }
     let mut response = Response::new(Body::Whole(Bytes::from(text)));
     *response.status_mut() = refusal.status();
@@ -131,35 +136,36 @@ fn error_type(refusal: &Refusal) -> &'static str {
     }
 }
 
-fn page(refusal: &Refusal, external_url: Option<&str>, id: &str) -> String {
-    let title = match refusal.status() {
-        StatusCode::UNAUTHORIZED => "You are not logged in",
-        StatusCode::FORBIDDEN => "You may not see this",
-        StatusCode::NOT_FOUND => "Nothing here",
-        status if status.is_server_error() => "This did not work",
+fn page(refusal: &Refusal, live: &Live, journal: &Journal) -> Page {
+    let title = match (refusal.reason(), refusal.status()) {
+        (Reason::LoginStale | Reason::LoginRefused | Reason::LoginFailed | Reason::LoginUnavailable, _) => {
+            "You are not logged in"
+        }
+        (_, StatusCode::UNAUTHORIZED) => "You are not logged in",
+        (_, StatusCode::FORBIDDEN) => "You may not do this",
+        (_, StatusCode::NOT_FOUND) => "Nothing here",
+        (_, status) if status.is_server_error() => "This did not work",
         _ => "This request cannot be answered",
     };
-    let next = external_url.map_or_else(String::new, |url| format!("<p><a href=\"{0}\">{0}</a></p>", escape(url)));
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{title}</title><style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui,sans-serif;\
-         max-width:40rem;margin:4rem auto;padding:0 1rem}}code{{font-size:.9em}}</style>\
-         <h1>{title}</h1><p>{message}</p>{next}<p>Request <code>{id}</code></p></html>\n",
-        message = escape(refusal.message()),
-    )
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
+    let mut page = Page::new(title).text(refusal.message());
+    let session = journal.known().filter(|caller| caller.how().is_session() && live.login.is_some());
+    if let Some(caller) = session
+        && !refusal.message().contains(&caller.identity().username)
+    {
+        page = page.text(format!("You are logged in as {}.", caller.identity().username));
     }
-    out
+    if let Some((to, called)) = refusal.way() {
+        page = page.link(to.clone(), called);
+    }
+    match (&live.login, &live.config.external_url) {
+        (Some(login), _) if session.is_some() => {
+            page = page
+                .link(login.address("/"), "To the dashboards")
+                .link(login.address("/-/whoami"), "Who am I, and where may I look");
+            page = page.link(login.address("/-/logout"), "Log out");
+        }
+        (None, Some(url)) => page = page.link(url.clone(), "To the dashboards"),
+        _ => {}
+    }
+    Page { request_id: journal.id(), ..page }
 }

@@ -11,7 +11,7 @@ use crate::catalog::Named;
 use crate::dial::DialError;
 use crate::identity::Caller;
 use crate::refusal::{Reason, Refusal};
-use crate::route::{Global, GlobalCall, Guarded, ProjectCall, Route, Scoped, ScopedCall, Source};
+use crate::route::{Door, Global, GlobalCall, Guarded, ProjectCall, Route, Scoped, ScopedCall, Source};
 use crate::telemetry::audit::{Audit, Record};
 use crate::telemetry::metrics::Metrics;
 
@@ -35,6 +35,8 @@ pub(super) struct Journal {
     style: Style,
     word: &'static str,
     route: Option<Guarded>,
+    /// A login or logout, by its word for the record.
+    door: Option<(&'static str, &'static str)>,
     caller: Option<Arc<Caller>>,
     named: Named,
     status: StatusCode,
@@ -54,6 +56,7 @@ impl Journal {
             style: Style::Perses,
             word: "unknown",
             route: None,
+            door: None,
             caller: None,
             named: Named::default(),
             // What stands if nobody comes to an answer: the client closed the request (nginx' 499).
@@ -79,10 +82,20 @@ impl Journal {
         if let Route::Guarded(guarded) = route {
             self.route = Some(guarded.clone());
         }
+        self.door = match route {
+            Route::Door(Door::Callback(_)) => Some(("create", "login")),
+            Route::Door(Door::Logout) => Some(("delete", "login")),
+            Route::Door(Door::Login(_) | Door::LogoutPage) | Route::Open(_) | Route::Guarded(_) => None,
+        };
     }
 
     pub(super) fn caller(&mut self, caller: &Arc<Caller>) {
         self.caller = Some(Arc::clone(caller));
+    }
+
+    /// Who it is, once that is known.
+    pub(super) fn known(&self) -> Option<&Arc<Caller>> {
+        self.caller.as_ref()
     }
 
     /// What a body turned out to be about.
@@ -157,8 +170,8 @@ impl Journal {
             groups: identity.map(|identity| identity.groups.as_slice()),
             authenticated_by: self.caller.as_ref().map(|caller| caller.how().word()),
             from: self.from,
-            verb: facts.verb.unwrap_or(verb_of(&self.method)),
-            resource: facts.resource.unwrap_or(self.word),
+            verb: self.door.map(|(verb, _)| verb).or(facts.verb).unwrap_or(verb_of(&self.method)),
+            resource: self.door.map(|(_, resource)| resource).or(facts.resource).unwrap_or(self.word),
             namespace: facts.namespace.as_deref().or(self.named.project.as_deref()),
             name: facts.name.as_deref().or(self.named.name.as_deref()),
             allowed: self.reason.is_none(),
@@ -168,9 +181,9 @@ impl Journal {
         });
     }
 
-    /// Reads of dashboards, every change, every refusal.
+    /// Reads of dashboards, every change, every login and logout, every refusal.
     fn is_audited(&self) -> bool {
-        if self.reason.is_some() {
+        if self.reason.is_some() || self.door.is_some() {
             return true;
         }
         match &self.route {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, header};
 use serde::Deserialize;
 
+use crate::encoding::jwt_part;
 use crate::refusal::{Reason, Refusal};
 
 /// Longer than any token of a cluster, shorter than any head.
@@ -47,33 +48,8 @@ pub(super) fn expiry(token: &str) -> Option<SystemTime> {
     struct Claims {
         exp: Option<u64>,
     }
-    let mut parts = token.split('.');
-    let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
-    let claims: Claims = serde_json::from_slice(&base64url(claims)?).ok()?;
+    let claims: Claims = serde_json::from_slice(&jwt_part(token, 1)?).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp?))
-}
-
-/// base64url without padding (RFC 4648, 5).
-fn base64url(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    let (mut bits, mut held) = (0_u32, 0_u8);
-    for byte in text.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push(u8::try_from(bits >> held & 0xff).ok()?);
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use http::Method;
 use super::form::{Form, FormError, read_bool};
 use super::metrics::{self, Proxied};
 use super::{
-    Global, GlobalCall, Guarded, ListQuery, Never, Open, Project, ProjectCall, Route, Scoped, ScopedCall, StaticPath,
-    Validate, path,
+    Callback, Door, Global, GlobalCall, Guarded, ListQuery, Never, Open, Project, ProjectCall, Route, Scoped,
+    ScopedCall, StaticPath, Target, Validate, path,
 };
-use crate::names::ObjectName;
+use crate::names::{ObjectName, Secret};
 use crate::refusal::{Reason, Refusal};
 
 /// The longest path that the table knows has nine segments; the rest of a longer one cannot matter.
@@ -51,6 +51,15 @@ pub(super) fn find(method: &Method, received: &str, query: &str, prefix: &str) -
             Proxied::Never(never) => Guarded::Never(never),
         })),
         ["-", "ready"] => get_only(method, Route::Open(Open::Ready)),
+        ["-", "login"] => get_only(method, Route::Door(Door::Login(login_target(query, prefix)))),
+        // HEAD would use up a code and show nothing for it.
+        ["-", "callback"] if *method == Method::GET => Ok(Route::Door(Door::Callback(callback(query)?))),
+        ["-", "callback"] => Err(Refusal::method("GET")),
+        ["-", "logout"] => match *method {
+            Method::GET | Method::HEAD => Ok(Route::Door(Door::LogoutPage)),
+            Method::POST => Ok(Route::Door(Door::Logout)),
+            _ => Err(Refusal::method("GET, HEAD, POST")),
+        },
         ["-", "whoami"] => get_only(method, Route::Guarded(Guarded::Whoami)),
         ["metrics"] => get_only(method, Route::Guarded(Guarded::OwnMetrics)),
         ["plugins", _, ..] => get_only(method, Route::Guarded(Guarded::PluginFile(static_path(segments)?))),
@@ -188,6 +197,37 @@ fn get_only(method: &Method, route: Route) -> Result<Route, Refusal> {
 
 fn post_only(method: &Method, route: Guarded) -> Result<Route, Refusal> {
     if *method == Method::POST { Ok(Route::Guarded(route)) } else { Err(Refusal::method("POST")) }
+}
+
+/// Where to go after a login. What cannot be kept is home: nobody is helped by an error here.
+fn login_target(query: &str, prefix: &str) -> Target {
+    let asked = Form::parse(query).and_then(|mut form| form.take("to")).ok().flatten();
+    asked.and_then(|to| Target::parse(&to, prefix)).unwrap_or_else(|| Target::home(prefix))
+}
+
+/// Parameters that we do not know are left alone, as RFC 6749 asks.
+fn callback(query: &str) -> Result<Callback, Refusal> {
+    const LONGEST: usize = 4096;
+    let read = || -> Result<Callback, FormError> {
+        let mut form = Form::parse(query)?;
+        let mut take = |name: &'static str| -> Result<Option<String>, FormError> {
+            let value = form.take(name)?.filter(|value| !value.is_empty());
+            match value {
+                Some(value) if value.len() > LONGEST || !value.bytes().all(|b| b.is_ascii_graphic()) => {
+                    Err(FormError::Value(name, "a short text of visible ASCII"))
+                }
+                value => Ok(value.map(std::borrow::Cow::into_owned)),
+            }
+        };
+        let secret = |text: Option<String>| text.as_deref().map(Secret::new);
+        Ok(Callback {
+            code: secret(take("code")?),
+            state: secret(take("state")?),
+            error: take("error")?,
+            issuer: take("iss")?,
+        })
+    };
+    read().map_err(|error| malformed_query(&error))
 }
 
 fn scoped(segment: &str) -> Result<Scoped, Refusal> {

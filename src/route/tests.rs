@@ -28,6 +28,7 @@ fn told(method: &str, target: &str, prefix: &str) -> String {
             let request = match &route {
                 Route::Open(open) => PersesRequest::open(open),
                 Route::Guarded(guarded) => PersesRequest::guarded(guarded),
+                Route::Door(_) => None,
             };
             let sent = request.map_or_else(|| "-".to_owned(), |request| format!("{} {}", request.method, request.path));
             format!("{} {sent}", route.word())
@@ -73,6 +74,7 @@ mod properties {
             let request = match &route {
                 Route::Open(open) => PersesRequest::open(open),
                 Route::Guarded(guarded) => PersesRequest::guarded(guarded),
+                Route::Door(_) => None,
             };
             if let Some(request) = request {
                 let path = request.path.split('?').next().unwrap();

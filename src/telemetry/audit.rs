@@ -264,7 +264,9 @@ fn digest_of(groups: &[String]) -> String {
 }
 
 /// UTC with milliseconds (RFC 3339).
-fn rfc3339(time: SystemTime) -> String {
+/// A time in UTC, as RFC 3339 writes it.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs();
     let (days, rest) = (seconds / 86_400, seconds % 86_400);

@@ -58,6 +58,32 @@ pub enum ReloadOutcome {
     Restart,
 }
 
+/// How a login ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words are the label's values")]
+pub enum LoginOutcome {
+    Ok,
+    Refused,
+    Stale,
+    Failed,
+    Rejected,
+    Unavailable,
+    Refreshed,
+}
+
+/// How a logout ended: with the token revoked, or closed here only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words are the label's values")]
+pub enum LogoutOutcome {
+    Revoked,
+    Closed,
+}
+
+/// Counts sessions when metrics are asked for.
+type CountSessions = Box<dyn Fn() -> i64 + Send + Sync>;
+
+const LOGINS: [&str; 7] = ["ok", "refused", "stale", "failed", "rejected", "unavailable", "refreshed"];
+const LOGOUTS: [&str; 2] = ["revoked", "closed"];
 const UPSTREAMS: [&str; 3] = ["perses", "metrics", "cluster"];
 const KINDS: [&str; 3] = ["token", "access", "projects"];
 const OUTCOMES: [&str; 7] = ["allowed", "denied", "authenticated", "rejected", "error", "throttled", "cached"];
@@ -134,6 +160,10 @@ pub struct Metrics {
     confines: Vec<Counter>,
     reloads: Vec<Counter>,
     reload_successful: Gauge,
+    logins: Vec<Counter>,
+    logouts: Vec<Counter>,
+    sessions: Gauge,
+    count_sessions: OnceLock<CountSessions>,
     audit_dropped: Counter,
     connections: Arc<AtomicI64>,
     open: Gauge,
@@ -194,6 +224,10 @@ impl Metrics {
             "Whether the newest configuration is in use",
             reload_successful.clone(),
         );
+        let logins = outcomes(&mut registry, "logins", "Logins that came to an end", &LOGINS);
+        let logouts = outcomes(&mut registry, "logouts", "Sessions that people ended", &LOGOUTS);
+        let sessions = Gauge::default();
+        registry.register("sessions", "Sessions used within five minutes", sessions.clone());
         let audit_dropped = Counter::default();
         registry.register("audit_lines_dropped", "Audit lines lost to a full queue or disk", audit_dropped.clone());
         let open = Gauge::default();
@@ -215,6 +249,10 @@ impl Metrics {
             confines,
             reloads,
             reload_successful,
+            logins,
+            logouts,
+            sessions,
+            count_sessions: OnceLock::new(),
             audit_dropped,
             connections: Arc::default(),
             open,
@@ -274,6 +312,21 @@ impl Metrics {
         self.reload_successful.set(i64::from(outcome != ReloadOutcome::Bad));
     }
 
+    /// A login ended.
+    pub fn login(&self, outcome: LoginOutcome) {
+        self.logins[outcome as usize].inc();
+    }
+
+    /// Somebody logged out.
+    pub fn logout(&self, outcome: LogoutOutcome) {
+        self.logouts[outcome as usize].inc();
+    }
+
+    /// Says how sessions are counted; once.
+    pub fn count_sessions(&self, count: impl Fn() -> i64 + Send + Sync + 'static) {
+        let _ = self.count_sessions.set(Box::new(count));
+    }
+
     /// Audit lines were lost.
     pub fn audit_dropped(&self, lines: u64) {
         self.audit_dropped.inc_by(lines);
@@ -289,6 +342,7 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self) -> String {
         self.open.set(self.connections.load(Ordering::Relaxed));
+        self.sessions.set(self.count_sessions.get().map_or(0, |count| count()));
         let mut out = String::with_capacity(32 << 10);
         if encode(&mut out, &self.registry).is_err() {
             out.clear();

@@ -209,7 +209,7 @@ mod tests {
         #[test]
         fn whatever_a_client_sends_is_read_or_none(line in "[ -~]{0,80}", value in "[A-Za-z0-9_-]{1,40}") {
             let names = Names::new("");
-            let _ = names.session(&head(&[line.clone()]));
+            let _ = names.session(&head(std::slice::from_ref(&line)));
             let headers = head(&[line.replace("__", ""), format!("{}=1.{value}", names.session)]);
             let found = names.session(&headers);
             prop_assert_eq!(found.as_deref(), Some(value.as_str()));

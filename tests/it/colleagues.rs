@@ -20,9 +20,10 @@ const FITTING: [&str; 12] = [
 ];
 
 /// Crates of which the product holds two versions, and because of whom.
-const DOUBLED: [(&str, &str); 2] = [
+const DOUBLED: [(&str, &str); 3] = [
     ("base64", "k8s-openapi lags behind kube-client"),
     ("syn", "tracing-attributes and derive_more lag behind clap_derive; build time only"),
+    ("untrusted", "jsonwebtoken takes aws-lc-rs with ring-io, which lags behind webpki"),
 ];
 
 /// The packages that the product is made of, as cargo builds them: name, version, licence.

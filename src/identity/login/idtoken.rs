@@ -100,6 +100,8 @@ mod tests {
         format!("e30.{}.sig", base64url(claims.to_string().as_bytes()))
     }
 
+    type Change = fn(&mut Value);
+
     fn checked(token: &str, nonce: Option<&str>, at: u64) -> Result<String, &'static str> {
         check(token, "https://idp.example", "perses", nonce, UNIX_EPOCH + Duration::from_secs(at))
     }
@@ -114,7 +116,7 @@ mod tests {
         );
         assert!(checked(&token(|_| {}), Some("n"), 2059).is_ok(), "clocks differ a little");
         assert!(checked(&token(|c| drop(c["nonce"].take())), None, 1500).is_ok(), "a refreshed one needs no nonce");
-        let bad: [(&str, fn(&mut Value)); 12] = [
+        let bad: [(&str, Change); 12] = [
             ("another issuer", |c| c["iss"] = json!("https://idp.example.evil")),
             ("an issuer that is a list", |c| c["iss"] = json!(["https://idp.example"])),
             ("another client", |c| c["aud"] = json!("grafana")),

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+type Change = fn(&mut Value);
+
 fn oidc_settings() -> config::Oidc {
     config::Oidc {
         issuer: "https://idp.example/realms/main".to_owned(),
@@ -44,7 +46,7 @@ fn openshift(document: &Value) -> Result<Provider, String> {
 
 #[test]
 fn a_server_that_is_not_the_one_that_was_named_is_refused() {
-    let bad: [(&str, fn(&mut Value)); 9] = [
+    let bad: [(&str, Change); 9] = [
         ("another issuer", |d| d["issuer"] = json!("https://idp.example.evil/realms/main")),
         ("an issuer with a slash more", |d| d["issuer"] = json!("https://idp.example/realms/main/")),
         ("codes in the clear", |d| d["authorization_endpoint"] = json!("http://idp.example/auth")),

@@ -12,6 +12,7 @@ use crate::admin::{Admin, Check};
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
 use crate::config::{self, Config, Loaded, Reload, Watcher};
+use crate::control::{self, Control, InUse};
 use crate::dial::{self, Dial};
 use crate::gateway::{Gateway, Live};
 use crate::identity::Identities;
@@ -34,6 +35,8 @@ const IN_FLIGHT: usize = 512;
 struct Channels {
     live: watch::Sender<Arc<Live>>,
     limits: watch::Sender<Settings>,
+    /// What the control listener shows.
+    shown: watch::Sender<Arc<InUse>>,
     tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
     /// What an operator should know of the newest file, for readiness; empty when it is in use.
     reload: watch::Sender<String>,
@@ -70,12 +73,21 @@ pub async fn run(
         None => None,
     };
     let admin = bind("admin", fixed.listen.admin).await?;
+    let control = control::bind(&fixed.listen.control).await?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
-    let ports =
-        Ports { gateway: address(&gateway)?, https: https.as_ref().map(address).transpose()?, admin: address(&admin)? };
+    let ports = Ports {
+        gateway: address(&gateway)?,
+        https: https.as_ref().map(address).transpose()?,
+        admin: address(&admin)?,
+        control: match &control {
+            listen::Listener::Tcp(listener) => Some(address(listener)?),
+            listen::Listener::Unix(_) => None,
+        },
+    };
 
     let (live_sender, live_receiver) = watch::channel(live);
     let (limits_sender, limits_receiver) = watch::channel(Settings { limits: Arc::new(config.limits.clone()) });
+    let (shown_sender, shown_receiver) = watch::channel(Arc::new(InUse { effective: loaded.effective }));
     let (tls_sender, tls_receiver) = tls.map(watch::channel).unzip();
     let (reload_sender, reload_receiver) = watch::channel(String::new());
     let (stop_sender, stop_receiver) = watch::channel(false);
@@ -96,7 +108,7 @@ pub async fn run(
         })
     };
     let checks = {
-        let (live, reload) = (live_receiver, reload_receiver);
+        let (live, reload) = (live_receiver, reload_receiver.clone());
         Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = Vec<Check>> + Send>> {
             let (live, problem) = (Arc::clone(&live.borrow()), reload.borrow().clone());
             Box::pin(async move { readiness(&live, problem).await })
@@ -117,16 +129,23 @@ pub async fn run(
     if let Some(https) = https {
         servers.spawn(listen::serve(https, tls_receiver, limits_receiver.clone(), shared, door, stop_receiver.clone()));
     }
-    let admin_task = tokio::spawn(listen::serve(admin, None, limits_receiver, probes, admin_door, {
-        // Outlives the others, so that a drain can be watched.
-        let (keep, forever) = watch::channel(false);
-        std::mem::forget(keep);
-        forever
-    }));
+    // These two outlive the others, so that a drain can be watched.
+    let (keep, forever) = watch::channel(false);
+    let operators = Shared::new((16, 16), metrics.connections());
+    let control_door = Control { config: shown_receiver, problem: reload_receiver };
+    let mut watching = tokio::task::JoinSet::new();
+    watching.spawn(listen::serve(admin, None, limits_receiver.clone(), probes, admin_door, forever.clone()));
+    watching.spawn(listen::serve(control, None, limits_receiver, operators, control_door, forever));
     tracing::info!(gateway = %ports.gateway, admin = %ports.admin, ms = began.elapsed().as_millis(), "Ready");
     ready(&ports);
 
-    let channels = Channels { live: live_sender, limits: limits_sender, tls: tls_sender, reload: reload_sender };
+    let channels = Channels {
+        live: live_sender,
+        limits: limits_sender,
+        shown: shown_sender,
+        tls: tls_sender,
+        reload: reload_sender,
+    };
     let mut watcher = Watcher::new(path, loaded.files, LOOK);
     tokio::pin!(stop);
     loop {
@@ -151,7 +170,11 @@ pub async fn run(
     tracing::info!("Stopping: no new connections, what has begun is finished");
     let _ = stop_sender.send(true);
     while servers.join_next().await.is_some() {}
-    admin_task.abort();
+    watching.abort_all();
+    drop(keep);
+    if let config::Control::Unix(path) = &fixed.listen.control {
+        let _ = std::fs::remove_file(path);
+    }
     tracing::info!("Stopped");
     Ok(())
 }
@@ -189,6 +212,8 @@ pub struct Ports {
     pub https: Option<std::net::SocketAddr>,
     /// `listen.admin`
     pub admin: std::net::SocketAddr,
+    /// `listen.control`, if it is no socket in the file system.
+    pub control: Option<std::net::SocketAddr>,
 }
 
 async fn readiness(live: &Live, problem: String) -> Vec<Check> {
@@ -220,6 +245,7 @@ fn apply(
             return Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
     };
+    let effective = loaded.effective;
     let Config { fixed: new_fixed, live: settings } = loaded.config;
     let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     let before = Arc::clone(&channels.live.borrow());
@@ -233,6 +259,7 @@ fn apply(
     let live = build(Arc::new(settings), fixed, audit, Some(&before), metrics, sessions)?;
     channels.live.send_replace(Arc::new(live));
     channels.limits.send_replace(limits);
+    channels.shown.send_replace(Arc::new(InUse { effective }));
     if let (Some(channel), Some(tls)) = (&channels.tls, tls) {
         channel.send_replace(tls);
     }

@@ -1,5 +1,7 @@
 //! The command line: flags, what they start, and exit codes. 0 done, 1 the work failed, 2 the input is wrong.
 
+mod ctl;
+
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +48,8 @@ enum Command {
     },
     /// Show what queries become when they are confined: one JSON object {"q": "<PromQL>"} a line on standard input.
     Confine(Confine),
+    /// Ask a running sidecar, from its own pod.
+    Ctl(ctl::Ctl),
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +99,11 @@ pub fn main() -> ExitCode {
             Err(Failed::Output(error)) => fail(1, &format!("standard output: {error}")),
             Err(Failed::Input(message)) => fail(2, &message),
         },
+        Command::Ctl(ctl) => match ctl::run(ctl) {
+            Ok(text) => print(&text),
+            Err(ctl::Failed::Work(message)) => fail(1, &message),
+            Err(ctl::Failed::Input(message)) => fail(2, &message),
+        },
     }
 }
 
@@ -114,14 +123,15 @@ fn tell(path: &Path, problems: &[Problem]) -> ExitCode {
 fn check(path: &Path, print: bool) -> ExitCode {
     match config::load(path) {
         Err(problems) => tell(path, &problems),
-        Ok(loaded) => {
-            let mut stdout = std::io::stdout().lock();
-            let text = if print { loaded.effective } else { format!("{}: good\n", path.display()) };
-            match stdout.write_all(text.as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(1, &format!("standard output: {error}")),
-            }
-        }
+        Ok(loaded) => self::print(&if print { loaded.effective } else { format!("{}: good\n", path.display()) }),
+    }
+}
+
+/// Writes an answer; whoever reads us may have seen enough.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(1, &format!("standard output: {error}")),
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
     }
 }
 

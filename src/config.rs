@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use decode::{Loaded, Problem, Surroundings, System, read};
+pub use decode::{Loaded, Problem, Surroundings, System, as_json, read};
 pub use login::{CookieKey, Login, Oidc, OpenShift, joined};
 pub use tls::authorities;
 pub use watch::{Reload, Watcher, load};
@@ -57,8 +57,55 @@ pub struct Listen {
     pub https: Option<SocketAddr>,
     /// `listen.admin`, default `0.0.0.0:9081`.
     pub admin: SocketAddr,
+    /// `listen.control`, default `127.0.0.1:9901`.
+    pub control: Control,
     /// `listen.trusted_proxies`: addresses or CIDR blocks that may set the client's address.
     pub trusted_proxies: Vec<Cidr>,
+}
+
+/// `listen.control`: where operators of this pod reach us, and nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// An address of the loopback.
+    Loopback(SocketAddr),
+    /// `unix:PATH`: a socket in the file system, for whoever may write to its folder and is us.
+    Unix(PathBuf),
+}
+
+impl Control {
+    /// `127.0.0.1:9901`
+    pub const DEFAULT: Self =
+        Self::Loopback(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901));
+
+    /// Reads `ADDRESS:PORT` of the loopback, or `unix:PATH` with a path from the root.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            // The system takes 108 bytes with the zero at their end, and a new socket has its name with 4 bytes more first.
+            return match path.as_os_str().len() {
+                ..=103 if path.is_absolute() && path.file_name().is_some() => Ok(Self::Unix(path)),
+                ..=103 => Err(format!("expected a path from the root such as unix:/run/perses/control, not {text:?}")),
+                _ => Err("the path is longer than the 103 bytes that a socket may have".to_owned()),
+            };
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(Self::Loopback(address)),
+            Ok(_) => Err(format!("{text:?} can be reached from elsewhere; use the loopback or unix:PATH")),
+            Err(_) => Err(format!("expected 127.0.0.1:9901, [::1]:9901 or unix:PATH, not {text:?}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loopback(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A block of addresses.

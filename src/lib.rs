@@ -11,7 +11,7 @@
 //! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
 //! | guards | [`identity`], [`access`] | who is this; may they |
 //! | behind the guards | [`upstream`], [`query`], [`catalog`] | the servers behind us, and answers made of theirs |
-//! | doors | [`gateway`], [`admin`] | the journey of a request; probes and metrics |
+//! | doors | [`gateway`], [`admin`], [`control`] | the journey of a request; probes and metrics; operators |
 //! | roof | [`app`], [`command`] | build, run, reload, stop; the command line |
 //!
 //! # The journey of one request
@@ -55,6 +55,7 @@ pub mod catalog;
 
 pub mod gateway;
 pub mod admin;
+pub mod control;
 
 pub mod app;
 pub mod command;

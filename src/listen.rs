@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
 
@@ -40,6 +40,44 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// Is told of a head that hyper refused by itself, with a bare 400 or 431.
     fn refused(&self, _: Reason) {}
+}
+
+/// What is listened on.
+#[derive(Debug)]
+pub enum Listener {
+    /// An address.
+    Tcp(TcpListener),
+    /// A socket in the file system; its peers have the address 127.0.0.1:0.
+    Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+impl Listener {
+    async fn accept(&self) -> std::io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Accepted::Tcp(stream, address)
+            }
+            Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
+        })
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -95,13 +133,14 @@ impl Drop for Place {
 
 /// Serves until `stop` becomes true, then lets what has begun come to an end, for at most `limits.drain`.
 pub async fn serve<H: Handler>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     tls: Option<channel::Receiver<Arc<rustls::ServerConfig>>>,
     settings: channel::Receiver<Settings>,
     shared: Shared,
     handler: H,
     mut stop: channel::Receiver<bool>,
 ) {
+    let listener = listener.into();
     let graceful = GracefulShutdown::new();
     // Dropped at the end, which cuts whatever is left.
     let mut tasks = tokio::task::JoinSet::new();
@@ -111,7 +150,7 @@ pub async fn serve<H: Handler>(
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = tasks.join_next() => continue,
         };
-        let (tcp, address) = match accepted {
+        let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(cause = %error, "A connection could not be accepted");
@@ -130,8 +169,16 @@ pub async fn serve<H: Handler>(
         let (handler, open, watcher) = (handler.clone(), Arc::clone(&shared.open), graceful.watcher());
         tasks.spawn(async move {
             open.fetch_add(1, Ordering::Relaxed);
-            let peer = Peer { address, tls: tls.is_some() };
-            connection(tcp, tls, &limits, handler, peer, watcher).await;
+            match accepted {
+                Accepted::Tcp(tcp, address) => {
+                    let peer = Peer { address, tls: tls.is_some() };
+                    connection(tcp, tls, &limits, handler, peer, watcher).await;
+                }
+                Accepted::Unix(stream) => {
+                    let peer = Peer { address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: false };
+                    http(stream, &limits, handler, peer, watcher).await;
+                }
+            }
             open.fetch_sub(1, Ordering::Relaxed);
             drop(place);
         });

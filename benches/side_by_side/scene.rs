@@ -70,7 +70,7 @@ impl Scene {
         let (port, admin) = (servers::free_port().unwrap(), servers::free_port().unwrap());
         let config = folder.join("config.yaml");
         let text = format!(
-            "listen:\n  gateway: 127.0.0.1:{port}\n  admin: 127.0.0.1:{admin}\n\
+            "listen:\n  gateway: 127.0.0.1:{port}\n  admin: 127.0.0.1:{admin}\n  control: 127.0.0.1:0\n\
              perses:\n  url: http://127.0.0.1:{perses}\n\
              cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n\
              access:\n  token_ttl: 10m\n  allow_ttl: 10m\n  namespaces_ttl: 10m\n\

@@ -145,6 +145,25 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
     }
 }
 
+/// YAML as `effective` has it, as JSON: whole numbers and `true` and `false` as such, every other value as text.
+#[must_use]
+pub fn as_json(yaml: &str) -> serde_json::Value {
+    fn of(node: &tree::Node) -> serde_json::Value {
+        match &node.value {
+            tree::Value::Nothing => serde_json::Value::Null,
+            tree::Value::Word(text) => match (text.as_str(), text.parse::<u64>()) {
+                ("true", _) => true.into(),
+                ("false", _) => false.into(),
+                (_, Ok(number)) => number.into(),
+                (text, Err(_)) => text.into(),
+            },
+            tree::Value::List(list) => list.iter().map(of).collect(),
+            tree::Value::Map(map) => map.iter().map(|(key, node)| (key.clone(), of(node))).collect(),
+        }
+    }
+    tree::parse(yaml).map_or(serde_json::Value::Null, |(root, _)| of(&root))
+}
+
 /// Settings in effect, as YAML that reads back as the same settings.
 fn render(effective: &[(String, String)]) -> String {
     let mut out = String::new();

@@ -11,8 +11,8 @@ use super::section::{Notes, Section, quote};
 use super::tls::{self, Fault, Policy, Profile};
 use super::units;
 use super::{
-    Access, Audit, Backend, BackendKind, Cluster, Fixed, Limits, Listen, LogLevel, Origin, Permission, Telemetry, Tls,
-    VirtualDatasource,
+    Access, Audit, Backend, BackendKind, Cluster, Control, Fixed, Limits, Listen, LogLevel, Origin, Permission,
+    Telemetry, Tls, VirtualDatasource,
 };
 use crate::names::{Namespace, ObjectName, Secret};
 use crate::promql::{Features, LabelRule, Labels, MetricPattern};
@@ -31,16 +31,21 @@ fn word(text: &str) -> Result<String, String> {
 
 pub(super) fn fixed(root: &mut Section<'_>, notes: &mut Notes) -> Fixed {
     let mut listen = root.section("listen", notes);
-    listen.reserved(&["control", "webhook"], notes);
+    listen.reserved(&["webhook"], notes);
     let show = ToString::to_string;
     let parsed = Listen {
         gateway: listen.value("gateway", SocketAddr::from(([0, 0, 0, 0], 8080)), notes, socket, show),
         gateway_tls: listen.flag("gateway_tls", false, notes),
         https: listen.optional("https", notes, socket, show),
         admin: listen.value("admin", SocketAddr::from(([0, 0, 0, 0], 9081)), notes, socket, show),
+        control: listen.value("control", Control::DEFAULT, notes, Control::parse, ToString::to_string),
         trusted_proxies: listen.list("trusted_proxies", notes, units::cidr),
     };
-    let ports = [Some(parsed.gateway), parsed.https, Some(parsed.admin)];
+    let control = match parsed.control {
+        Control::Loopback(address) => Some(address),
+        Control::Unix(_) => None,
+    };
+    let ports = [Some(parsed.gateway), parsed.https, Some(parsed.admin), control];
     for (index, left) in ports.iter().flatten().enumerate() {
         if ports.iter().flatten().skip(index + 1).any(|right| left == right && left.port() != 0) {
             listen.problem(notes, "gateway", format!("two listeners share {left}"));

@@ -4,6 +4,7 @@
 mod attack;
 mod colleagues;
 mod commands;
+mod control;
 mod differential;
 mod docs;
 mod faults;

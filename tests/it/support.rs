@@ -137,6 +137,7 @@ pub struct Gate {
     pub address: String,
     pub https: Option<std::net::SocketAddr>,
     pub admin: String,
+    pub control: Option<std::net::SocketAddr>,
     pub http: Http,
     stage: Stage,
     stop: Option<oneshot::Sender<()>>,
@@ -202,8 +203,9 @@ pub async fn stage(more: More<'_>, ports: [u16; 2]) -> Stage {
     upstream.answers("POST /api/v1/query", 200, r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
     let audit = folder.join("audit.log");
     let [gateway, admin] = ports;
+    let control = if more.listen.contains("control:") { "" } else { "  control: 127.0.0.1:0\n" };
     let text = format!(
-        "listen:\n  gateway: 127.0.0.1:{gateway}\n  admin: 127.0.0.1:{admin}\n{}perses:\n  url: http://127.0.0.1:{perses_port}\n{}\
+        "listen:\n  gateway: 127.0.0.1:{gateway}\n  admin: 127.0.0.1:{admin}\n{control}{}perses:\n  url: http://127.0.0.1:{perses_port}\n{}\
          cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n{}metrics_backends:\n  - name: p\n    url: {scheme}://127.0.0.1:{prometheus_port}\n{}\
          audit:\n  file: {}\n{}",
         more.listen,
@@ -252,6 +254,7 @@ pub async fn gate_with(more: More<'_>) -> Gate {
         address: ports.gateway.to_string(),
         https: ports.https,
         admin: format!("http://{}", ports.admin),
+        control: ports.control,
         http: Http::default(),
         stage,
         stop: Some(stop),

@@ -62,8 +62,8 @@ pub struct World {
     pub config_file: PathBuf,
     /// The authority of the sidecar's own certificate.
     pub ca_file: PathBuf,
-    /// Ports for the sidecar: gateway, https, admin.
-    pub ports: [u16; 3],
+    /// Ports for the sidecar: gateway, https, admin, control.
+    pub ports: [u16; 4],
     /// The folder of this run.
     pub folder: PathBuf,
     exporter: tokio::task::JoinHandle<()>,
@@ -110,7 +110,8 @@ impl World {
         fs::write(&ca_file, &certificates.ca)?;
         fs::write(folder.join("gateway.crt"), &certificates.certificate)?;
         fs::write(folder.join("gateway.key"), &certificates.key)?;
-        let ports = [servers::free_port()?, servers::free_port()?, servers::free_port()?];
+        let port = servers::free_port;
+        let ports = [port()?, port()?, port()?, port()?];
         let world = Self {
             config_file: folder.join("sidecar.yaml"),
             ground,
@@ -136,7 +137,7 @@ impl World {
     /// The sidecar's configuration for this world.
     #[must_use]
     pub fn sidecar_config(&self, quick: bool) -> String {
-        let [gateway, https, admin] = self.ports;
+        let [gateway, https, admin, control] = self.ports;
         let folder = self.folder.display();
         let bounds = if quick {
             "  token_ttl: 2s\n  token_failure_ttl: 1s\n  allow_ttl: 2s\n  deny_ttl: 1s\n  namespaces_ttl: 2s\n"
@@ -144,7 +145,7 @@ impl World {
             "  narrow_to_project: false\n"
         };
         format!(
-            "listen:\n  gateway: 127.0.0.1:{gateway}\n  https: 127.0.0.1:{https}\n  admin: 127.0.0.1:{admin}\n\
+            "listen:\n  gateway: 127.0.0.1:{gateway}\n  https: 127.0.0.1:{https}\n  admin: 127.0.0.1:{admin}\n  control: 127.0.0.1:{control}\n\
              tls:\n  certificate_file: {folder}/gateway.crt\n  key_file: {folder}/gateway.key\n\
              perses:\n  url: {}\n\
              cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n\
@@ -208,7 +209,7 @@ impl World {
             "gateway": self.gateway(),
             "https": format!("https://localhost:{}", self.ports[1]),
             "admin": self.admin(),
-            "control": Value::Null,
+            "control": format!("http://127.0.0.1:{}", self.ports[3]),
             "ca_file": self.ca_file,
             "perses": self.perses_url,
             "prometheus": self.prometheus_url,

@@ -1,0 +1,95 @@
+//! The control listener of a running gateway, and the command that asks it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::{Gate, More, gate, gate_with, speak};
+
+/// Exit code, standard output and error of `ctl`.
+async fn ctl(place: &str, words: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_perses-sidecar"));
+    command.env_remove("PERSES_SIDECAR_CONTROL").args(["ctl", "--control", place]).args(words);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn place(gate: &Gate) -> String {
+    gate.control.unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_is_told_and_no_secret() {
+    let gate = gate("limits:\n  connections: 321\n").await;
+    let (code, yaml, _) = ctl(&place(&gate), &["config"]).await;
+    assert!(code == 0 && yaml.starts_with("# perses-sidecar 0.") && yaml.contains("  connections: 321\n"), "{yaml}");
+    let token = std::fs::read_to_string(gate.openshift.token_file()).unwrap();
+    assert!(!yaml.contains(token.trim()), "our own credential");
+    let (code, json, _) = ctl(&place(&gate), &["config", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["settings"]["limits"]["connections"], &json["problem"]), (0, &321.into(), &"".into()));
+    // What the command prints can be given back to `check`, and a reload shows at once.
+    let good = std::fs::read_to_string(&gate.config).unwrap();
+    std::fs::write(&gate.config, &yaml).unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_perses-sidecar"));
+    check.args(["check", "--config"]).arg(&gate.config);
+    assert!(check.output().unwrap().status.success(), "{yaml}");
+    for (text, words) in [
+        (good.replace("connections: 321", "connections: 322"), "  connections: 322\n"),
+        (good.replace("connections: 321", "conections: 9"), "did you mean \"connections\"?\n"),
+    ] {
+        std::fs::write(&gate.config, text).unwrap();
+        let mut shown = String::new();
+        for _ in 0..100 {
+            shown = ctl(&place(&gate), &["config"]).await.1;
+            if shown.contains(words) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(shown.contains(words) && shown.contains("connections: 322"), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_a_browser_learns_nothing() {
+    let gate = gate("").await;
+    for (head, code) in [
+        ("GET /config HTTP/1.1\nHost: localhost\n\n", 200),
+        ("GET /config HTTP/1.1\nHost: rebound.example\n\n", 403),
+        ("GET /config HTTP/1.1\nHost: localhost\nOrigin: http://localhost:9901\n\n", 403),
+        ("GET /config HTTP/1.1\nHost: localhost\nSec-Fetch-Site: cross-site\n\n", 403),
+        ("GET http://rebound.example/config HTTP/1.1\nHost: localhost\n\n", 403),
+        ("GET /config HTTP/1.0\n\n", 403),
+        ("GET /metrics HTTP/1.1\nHost: localhost\n\n", 404),
+        ("POST /config HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n", 405),
+    ] {
+        let heard = speak(&place(&gate), &crate::support::wire(head)).await;
+        assert_eq!(heard.codes(), [code], "{head}");
+        assert_eq!(heard.text.contains("settings"), code == 200, "{head}");
+    }
+    // And the other doors do not know it.
+    for url in [&gate.url, &gate.admin] {
+        let answer = gate.http.get(&format!("{url}/config"), &gate.token("root")).await.unwrap();
+        assert!(!answer.text().contains("metrics_backends"), "{url}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_in_the_file_system_serves_as_well() {
+    let gate = gate_with(More { listen: "  control: unix:FOLDER/control\n", ..More::default() }).await;
+    let path = gate.config.with_file_name("control");
+    let (code, yaml, error) = ctl(&format!("unix:{}", path.display()), &["config"]).await;
+    assert!(code == 0 && yaml.contains("control: unix:/"), "{yaml} {error}");
+    assert!(gate.control.is_none());
+    drop(gate);
+    for (place, code, words) in [
+        ("unix:/nowhere/control", 1, "unix:/nowhere/control: cannot be reached"),
+        ("127.0.0.1:1", 1, "name the sidecar's listen.control by --control or PERSES_SIDECAR_CONTROL"),
+        ("10.0.0.1:9901", 2, "can be reached from elsewhere"),
+        ("control", 2, "expected 127.0.0.1:9901"),
+    ] {
+        let (exit, _, error) = ctl(place, &["config"]).await;
+        assert!(exit == code && error.contains(words) && error.lines().count() == 1, "{place}: {exit} {error}");
+    }
+}

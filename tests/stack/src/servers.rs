@@ -15,6 +15,8 @@ pub const PERSES: [&str; 2] = ["0.54.0", "0.53.1"];
 pub const PROMETHEUS: &str = "0.316.0";
 /// As above.
 pub const KUBERNETES: &str = "1.37.2";
+/// As above; the newest that the Go of [`PROMETHEUS`] builds.
+pub const THANOS: &str = "0.42.4";
 
 /// Where the stack keeps its files: `target/stack` of this checkout.
 #[must_use]
@@ -55,7 +57,7 @@ struct Recipe {
 const PERSES_BINARIES: &[(&str, &str)] =
     &[("perses", "github.com/perses/perses/cmd/perses"), ("percli", "github.com/perses/perses/cmd/percli")];
 
-const RECIPES: [Recipe; 4] = [
+const RECIPES: [Recipe; 5] = [
     Recipe { tools: "perses-0.54", version: PERSES[0], binaries: PERSES_BINARIES, tags: "", vendor: true },
     Recipe { tools: "perses-0.53", version: PERSES[1], binaries: PERSES_BINARIES, tags: "", vendor: true },
     Recipe {
@@ -76,6 +78,14 @@ const RECIPES: [Recipe; 4] = [
             ("promtool", "github.com/prometheus/prometheus/cmd/promtool"),
         ],
         tags: "remove_all_sd,slicelabels",
+        vendor: false,
+    },
+    // Without the tag its query frontend cannot merge two answers.
+    Recipe {
+        tools: "thanos",
+        version: THANOS,
+        binaries: &[("thanos", "github.com/thanos-io/thanos/cmd/thanos")],
+        tags: "slicelabels",
         vendor: false,
     },
 ];

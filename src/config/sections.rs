@@ -335,7 +335,11 @@ fn backend(section: &mut Section<'_>, fixed: &Fixed, around: &dyn Surroundings, 
     let url = section.required("url", notes, units::origin, ToString::to_string);
     let also_urls = section.list("also_urls", notes, units::origin);
     for origin in url.iter().chain(&also_urls) {
-        let ours = [Some(fixed.listen.gateway), fixed.listen.https, Some(fixed.listen.admin)];
+        let control = match fixed.listen.control {
+            Control::Loopback(address) => Some(address),
+            Control::Unix(_) => None,
+        };
+        let ours = [Some(fixed.listen.gateway), fixed.listen.https, Some(fixed.listen.admin), control];
         let loops = is_loopback(&origin.host) && ours.iter().flatten().any(|socket| socket.port() == origin.port);
         let perses = origin.port == fixed.perses_url.port
             && (origin.host == fixed.perses_url.host

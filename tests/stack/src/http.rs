@@ -12,6 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 
+use crate::encoding;
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -95,19 +97,7 @@ impl Http {
         let authorization = format!("Bearer {token}");
         let headers =
             [("authorization", authorization.as_str()), ("content-type", "application/x-www-form-urlencoded")];
-        let escape = |text: &str| {
-            text.bytes().fold(String::new(), |mut out, byte| {
-                if byte.is_ascii_alphanumeric() {
-                    out.push(char::from(byte));
-                } else {
-                    out.push_str(&format!("%{byte:02X}"));
-                }
-                out
-            })
-        };
-        let body: Vec<String> =
-            pairs.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
-        self.send("POST", url, &headers, &body.join("&")).await
+        self.send("POST", url, &headers, &encoding::form(pairs)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Real servers and an OpenShift stand-in, for `cargo try` and the suites. Never part of the product.
 
 pub mod data;
+pub mod encoding;
 pub mod ground;
 pub mod http;
 pub mod kubernetes;

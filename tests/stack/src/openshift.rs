@@ -1,7 +1,10 @@
-//! A stand-in for the OpenShift API: token reviews, access reviews over RBAC, projects and namespaces, on TLS.
+//! A stand-in for OpenShift: token reviews, access reviews over RBAC, projects and namespaces, and beside the API an OAuth
+//! server with pages for people, on TLS.
 //!
 //! It behaves as the API server does where the product can see it, counts what it was asked, and can be told to fail.
 
+mod oauth;
+mod own;
 mod rbac;
 mod serve;
 
@@ -11,8 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+pub use oauth::{Discovery, Grant, OAuthClient, Route};
 use rbac::{Binding, Rbac};
 pub use rbac::{Rule, Subject, Who};
+use serve::Face;
+
+/// The names in the OAuth server's certificate.
+const ROUTED: [&str; 3] = ["127.0.0.1", "localhost", "oauth-openshift.apps.test"];
 
 /// The service account of the sidecar.
 pub const SIDECAR: &str = "system:serviceaccount:perses:perses-sidecar";
@@ -25,6 +33,15 @@ pub enum Endpoint {
     AccessReviews,
     Projects,
     Namespaces,
+    /// `users/~`
+    Users,
+    SelfReviews,
+    /// `oauthaccesstokens` and `useroauthaccesstokens`
+    AccessTokens,
+    /// `/.well-known/oauth-authorization-server`
+    Discovery,
+    Authorize,
+    Token,
 }
 
 /// How an endpoint fails.
@@ -42,14 +59,33 @@ pub enum Fault {
     Contradiction,
     /// The API group does not exist, as on plain Kubernetes.
     Missing,
+    /// Anything at all.
+    Raw {
+        /// Status.
+        status: u16,
+        /// `Content-Type`
+        kind: String,
+        /// Body.
+        body: String,
+    },
+    /// 302 to somewhere else.
+    Redirect(String),
+    /// JSON that ends within a token.
+    Truncated,
 }
 
 #[derive(Clone, Debug)]
 struct Token {
     user: String,
+    /// Who it was given to; empty for those that no client asked for.
+    client: String,
     expires: Option<SystemTime>,
     scopes: Vec<String>,
     audiences: Vec<String>,
+    /// When it was presented last.
+    seen: SystemTime,
+    /// After how long without being presented it ends.
+    idle: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -62,6 +98,13 @@ struct State {
     counts: BTreeMap<Endpoint, u64>,
     last_bodies: BTreeMap<Endpoint, Vec<u8>>,
     advance: Duration,
+    oauth: oauth::Oauth,
+}
+
+impl State {
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + self.advance
+    }
 }
 
 /// A handle to the state of the stand-in.
@@ -99,24 +142,34 @@ impl Cluster {
     /// A person's token with scopes and a lifetime.
     #[must_use]
     pub fn issue_scoped_token(&self, user: &str, scopes: &[&str], lifetime: Option<Duration>) -> String {
-        let token = format!("sha256~{}", random_text(43));
         let mut state = self.state();
-        let expires = lifetime.map(|lifetime| SystemTime::now() + state.advance + lifetime);
-        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        state.tokens.insert(token.clone(), Token { user: user.to_owned(), expires, scopes, audiences: Vec::new() });
+        let token = state.oauth.mint("sha256~", 43);
+        let now = state.now();
+        let record = Token {
+            user: user.to_owned(),
+            client: String::new(),
+            expires: lifetime.map(|lifetime| now + lifetime),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            audiences: Vec::new(),
+            seen: now,
+            idle: None,
+        };
+        state.tokens.insert(token.clone(), record);
         token
     }
 
     /// A service account's token, meant for these audiences; for the API server's own if there are none.
     #[must_use]
     pub fn service_account_token(&self, namespace: &str, name: &str, audiences: &[&str]) -> String {
-        let token = format!("e30.e30.{}", random_text(43));
         let user = format!("system:serviceaccount:{namespace}:{name}");
         let groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
         let mut state = self.state();
+        let token = state.oauth.mint("e30.e30.", 43);
         state.groups.insert(user.clone(), groups);
         let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
-        state.tokens.insert(token.clone(), Token { user, expires: None, scopes: Vec::new(), audiences });
+        let (client, seen) = (String::new(), state.now());
+        let record = Token { user, client, expires: None, scopes: Vec::new(), audiences, seen, idle: None };
+        state.tokens.insert(token.clone(), record);
         token
     }
 
@@ -197,9 +250,90 @@ impl Cluster {
         };
     }
 
-    /// Lets time pass for tokens.
+    /// Lets time pass for tokens, codes and logins.
     pub fn advance(&self, time: Duration) {
         self.state().advance += time;
+    }
+}
+
+/// The OAuth server.
+impl Cluster {
+    /// Lets somebody log in.
+    pub fn set_password(&self, user: &str, password: &str) {
+        let mut state = self.state();
+        state.oauth.minted.push(password.to_owned());
+        state.oauth.passwords.insert(user.to_owned(), password.to_owned());
+    }
+
+    /// An annotation of a service account, such as `serviceaccounts.openshift.io/oauth-redirecturi.x`.
+    pub fn annotate_account(&self, namespace: &str, name: &str, key: &str, value: &str) {
+        let id = format!("system:serviceaccount:{namespace}:{name}");
+        self.state().oauth.annotations.entry(id).or_default().insert(key.to_owned(), value.to_owned());
+    }
+
+    /// A route that such an annotation may point at.
+    pub fn add_route(&self, namespace: &str, name: &str, route: Route) {
+        self.state().oauth.routes.insert((namespace.to_owned(), name.to_owned()), route);
+    }
+
+    /// A client that an administrator makes.
+    pub fn add_client(&self, id: &str, client: OAuthClient) {
+        let mut state = self.state();
+        state.oauth.minted.push(client.secret.clone());
+        state.oauth.clients.insert(id.to_owned(), client);
+    }
+
+    /// What service accounts get as clients.
+    pub fn set_grant(&self, grant: Grant) {
+        self.state().oauth.grant = grant;
+    }
+
+    /// What the API server says about its OAuth server.
+    pub fn set_discovery(&self, discovery: Discovery) {
+        self.state().oauth.discovery = discovery;
+    }
+
+    /// How long new tokens live: a day at first. `Some(0)` is for ever and says so, `None` is for ever and says nothing.
+    pub fn set_token_lifetime(&self, seconds: Option<u64>) {
+        self.state().oauth.lifetime = seconds;
+    }
+
+    /// How long new tokens live without being presented; at least 300 s, as on a real cluster.
+    pub fn set_inactivity(&self, idle: Option<Duration>) {
+        self.state().oauth.idle = idle.map(|idle| idle.max(Duration::from_secs(300)));
+    }
+
+    /// A place elsewhere that may follow a logout.
+    pub fn set_console(&self, url: &str) {
+        self.state().oauth.console = Some(url.to_owned());
+    }
+
+    /// Every secret that was made here: passwords, clients' secrets, tokens, codes, logins.
+    #[must_use]
+    pub fn minted(&self) -> Vec<String> {
+        self.state().oauth.minted.clone()
+    }
+
+    /// The living tokens of somebody that a client asked for.
+    #[must_use]
+    pub fn tokens_of(&self, user: &str) -> Vec<String> {
+        let state = self.state();
+        let own = |token: &Token| token.user == user && !token.client.is_empty();
+        state.tokens.iter().filter(|(_, token)| own(token)).map(|(text, _)| text.clone()).collect()
+    }
+
+    /// The name of a token's object.
+    #[must_use]
+    pub fn token_name(token: &str) -> String {
+        own::name(token)
+    }
+
+    /// What somebody gets who logs in and approves: the address with the code, for the query of an authorize request.
+    #[must_use]
+    pub fn log_in(&self, user: &str, query: &str) -> Option<String> {
+        let mut state = self.state();
+        let now = state.now();
+        oauth::straight(&mut state, user, query, now)
     }
 }
 
@@ -208,7 +342,8 @@ pub struct OpenShift {
     url: String,
     folder: PathBuf,
     cluster: Cluster,
-    task: tokio::task::JoinHandle<()>,
+    oauth_certificate: serve::Shown,
+    tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
 impl OpenShift {
@@ -223,6 +358,7 @@ impl OpenShift {
         {
             let mut state = cluster.state();
             state.rbac = Rbac::stock();
+            state.oauth.lifetime = Some(86_400);
         }
         cluster.add_namespace("perses");
         let token = cluster.service_account_token("perses", "perses-sidecar", &[]);
@@ -233,9 +369,57 @@ impl OpenShift {
         std::fs::write(folder.join("ca.crt"), &certificates.ca)?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://127.0.0.1:{}", listener.local_addr()?.port());
-        let config = certificates.server_config()?;
-        let task = tokio::spawn(serve::serve(listener, config, cluster.clone()));
-        Ok(Self { url, folder: folder.to_owned(), cluster, task })
+        let config = Arc::new(Mutex::new(certificates.server_config()?));
+        let api = tokio::spawn(serve::serve(listener, config, cluster.clone(), Face::Api));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let issuer = format!("https://127.0.0.1:{}", listener.local_addr()?.port());
+        let certificates = Certificates::make(&ROUTED)?;
+        let oauth_certificate = Arc::new(Mutex::new(certificates.server_config()?));
+        let shown = Arc::clone(&oauth_certificate);
+        let oauth = tokio::spawn(serve::serve(listener, shown, cluster.clone(), Face::Oauth));
+        cluster.state().oauth.issuer = issuer;
+        let stand_in = Self { url, folder: folder.to_owned(), cluster, oauth_certificate, tasks: [api, oauth] };
+        stand_in.publish(&certificates)?;
+        Ok(stand_in)
+    }
+
+    fn publish(&self, certificates: &Certificates) -> io::Result<()> {
+        self.cluster.state().oauth.authority.clone_from(&certificates.ca);
+        std::fs::write(self.oauth_ca_file(), &certificates.ca)
+    }
+
+    /// `https://127.0.0.1:PORT` of the OAuth server.
+    #[must_use]
+    pub fn oauth_url(&self) -> String {
+        self.cluster.state().oauth.issuer.clone()
+    }
+
+    /// The file of the authority of the OAuth server, which stands behind the cluster's routers.
+    #[must_use]
+    pub fn oauth_ca_file(&self) -> PathBuf {
+        self.folder.join("oauth-ca.crt")
+    }
+
+    /// Gives the OAuth server a certificate of another authority, and publishes that.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn rotate_oauth_authority(&self) -> io::Result<()> {
+        let certificates = Certificates::make(&ROUTED)?;
+        *self.oauth_certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificates.server_config()?;
+        self.publish(&certificates)
+    }
+
+    /// The OAuth server also answers on another port, which the API names from now on.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn move_oauth(&self) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        self.cluster.state().oauth.issuer = format!("https://127.0.0.1:{}", listener.local_addr()?.port());
+        let shown = Arc::clone(&self.oauth_certificate);
+        tokio::spawn(serve::serve(listener, shown, self.cluster.clone(), Face::Oauth));
+        Ok(())
     }
 
     /// `https://127.0.0.1:PORT`
@@ -258,7 +442,8 @@ impl OpenShift {
         let certificates = Certificates::make(&["127.0.0.1"])?;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        tokio::spawn(serve::serve(listener, certificates.server_config()?, self.cluster.clone()));
+        let shown = Arc::new(Mutex::new(certificates.server_config()?));
+        tokio::spawn(serve::serve(listener, shown, self.cluster.clone(), Face::Api));
         Ok((port, certificates.ca))
     }
 
@@ -283,7 +468,7 @@ impl OpenShift {
 
 impl Drop for OpenShift {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 

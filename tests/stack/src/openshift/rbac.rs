@@ -97,9 +97,16 @@ impl Rbac {
             ("system:auth-delegator", delegator),
             ("namespace-reader", vec![rule(&[""], &["namespaces"], &["get", "list"])]),
             ("cluster-monitoring-view", monitoring),
+            ("system:oauth-token-deleter", vec![rule(&["oauth.openshift.io"], &["oauthaccesstokens"], &["delete"])]),
         ];
         let roles = roles.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect();
-        Self { roles, bindings: Vec::new() }
+        // People may delete the tokens whose names they know.
+        let deleters = Binding {
+            namespace: None,
+            subject: Subject::Group("system:authenticated:oauth".to_owned()),
+            role: "system:oauth-token-deleter".to_owned(),
+        };
+        Self { roles, bindings: vec![deleters] }
     }
 
     pub(super) fn allows(&self, who: &Who, asked: &Asked) -> bool {
@@ -123,7 +130,11 @@ impl Rbac {
         let Some(scopes) = &who.scopes else { return true };
         scopes.iter().any(|scope| match scope.as_str() {
             "user:full" => true,
-            "user:list-projects" => asked.resource == "projects" && matches!(asked.verb.as_str(), "list" | "watch"),
+            "user:list-projects" => match asked.resource.as_str() {
+                "projects" => matches!(asked.verb.as_str(), "list" | "watch"),
+                "namespaces" => asked.verb == "get",
+                _ => false,
+            },
             scope => {
                 let mut parts = scope.strip_prefix("role:").unwrap_or_default().split(':');
                 let (Some(role), Some(namespace)) = (parts.next(), parts.next()) else { return false };

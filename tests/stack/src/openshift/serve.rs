@@ -1,10 +1,10 @@
 //! The HTTP face of the stand-in.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,40 +14,67 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::oauth::{self, Question};
 use super::rbac::{Asked, Who};
-use super::{Cluster, Endpoint, Fault, State, Token};
+use super::{Cluster, Endpoint, Fault, State, Token, own};
 
-pub(super) async fn serve(listener: TcpListener, config: Arc<rustls::ServerConfig>, cluster: Cluster) {
+/// Where the cluster publishes the authority of its routers.
+const SERVING: &str = "/api/v1/namespaces/openshift-config-managed/configmaps/oauth-serving-cert";
+
+/// Which of the two servers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Face {
+    Api,
+    Oauth,
+}
+
+/// The certificate of a server; another one may be put there while it runs.
+pub(super) type Shown = Arc<Mutex<Arc<rustls::ServerConfig>>>;
+
+pub(super) async fn serve(listener: TcpListener, shown: Shown, cluster: Cluster, face: Face) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((tcp, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (acceptor, cluster) = (TlsAcceptor::from(Arc::clone(&config)), cluster.clone());
+        let config = Arc::clone(&shown.lock().unwrap_or_else(PoisonError::into_inner));
+        let (acceptor, cluster) = (TlsAcceptor::from(config), cluster.clone());
         connections.spawn(async move {
             let Ok(stream) = acceptor.accept(tcp).await else { return };
             let service = service_fn(move |request| {
                 let cluster = cluster.clone();
-                async move { answer(&cluster, request).await }
+                async move { answer(&cluster, face, request).await }
             });
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
+fn endpoint(face: Face, method: &Method, path: &str) -> Option<Endpoint> {
+    match (face, method.as_str(), path) {
+        (Face::Oauth, _, "/oauth/authorize") => Some(Endpoint::Authorize),
+        (Face::Oauth, _, "/oauth/token") => Some(Endpoint::Token),
+        (Face::Oauth, ..) => None,
+        (Face::Api, "GET", "/.well-known/oauth-authorization-server") => Some(Endpoint::Discovery),
+        (Face::Api, "POST", "/apis/authentication.k8s.io/v1/tokenreviews") => Some(Endpoint::TokenReviews),
+        (Face::Api, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews") => Some(Endpoint::AccessReviews),
+        (Face::Api, "GET", "/apis/project.openshift.io/v1/projects") => Some(Endpoint::Projects),
+        (Face::Api, "GET", "/api/v1/namespaces") => Some(Endpoint::Namespaces),
+        (Face::Api, ..) => own::endpoint(method, path),
+    }
+}
+
 /// An error makes hyper close the connection without an answer.
-async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+async fn answer(
+    cluster: &Cluster,
+    face: Face,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let path = head.uri.path().to_owned();
-    let endpoint = match (head.method.as_str(), path.as_str()) {
-        ("POST", "/apis/authentication.k8s.io/v1/tokenreviews") => Some(Endpoint::TokenReviews),
-        ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews") => Some(Endpoint::AccessReviews),
-        ("GET", "/apis/project.openshift.io/v1/projects") => Some(Endpoint::Projects),
-        ("GET", "/api/v1/namespaces") => Some(Endpoint::Namespaces),
-        _ => None,
-    };
+    let endpoint = endpoint(face, &head.method, &path);
     let mut fault = None;
     if let Some(endpoint) = endpoint {
         let mut state = cluster.state();
@@ -64,11 +91,30 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
             response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into());
             return Ok(response);
         }
+        Some(Fault::Raw { status, kind, body }) => return Ok(raw(*status, kind, body)),
+        Some(Fault::Redirect(to)) => {
+            let mut response = raw(302, "text/html", "");
+            response.headers_mut().extend(HeaderValue::from_str(to).ok().map(|to| (header::LOCATION, to)));
+            return Ok(response);
+        }
+        Some(Fault::Truncated) => return Ok(raw(200, "application/json", "{\"access_token\": \"sha256~")),
         Some(Fault::Missing | Fault::Contradiction) | None => {}
     }
-    let state = cluster.state();
+    let mut state = cluster.state();
+    let now = SystemTime::now() + state.advance;
+    if face == Face::Oauth {
+        let query = head.uri.query().unwrap_or_default();
+        let question = Question { method: &head.method, path: &path, query, headers: &head.headers, body: &body };
+        return Ok(oauth::answer(&mut state, &question, now));
+    }
+    if endpoint == Some(Endpoint::Discovery) {
+        return Ok(match state.oauth.document() {
+            Some(document) => reply(200, document.to_string()),
+            None => status(404, "the server could not find the requested resource"),
+        });
+    }
     let bearer = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Some(caller) = bearer.and_then(|token| person(&state, token)) else {
+    let Some(caller) = bearer.and_then(|token| person(&mut state, token)) else {
         return Ok(status(401, "Unauthorized"));
     };
     let may = |verb: &str, group: &str, resource: &str| {
@@ -85,7 +131,17 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
             }
         },
         // Rights are looked at before the question whether there is such a thing.
+        None if path == SERVING => {
+            // Everybody who is somebody may read it.
+            let data = json!({ "ca-bundle.crt": state.oauth.authority });
+            reply(200, json!({ "kind": "ConfigMap", "apiVersion": "v1", "data": data }).to_string())
+        }
         None => status(403, "forbidden"),
+        Some(own @ (Endpoint::Users | Endpoint::SelfReviews | Endpoint::AccessTokens)) => {
+            own::answer(&mut state, own, &caller, &head.method, &path, &body)
+        }
+        // These have been answered.
+        Some(Endpoint::Discovery | Endpoint::Authorize | Endpoint::Token) => missing(),
         Some(Endpoint::Projects) if matches!(fault, Some(Fault::Missing)) => {
             if may("list", "project.openshift.io", "projects") { missing() } else { status(403, "forbidden") }
         }
@@ -96,7 +152,7 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
             status(403, "forbidden")
         }
         Some(Endpoint::Namespaces) if !may("list", "", "namespaces") => status(403, "forbidden"),
-        Some(Endpoint::TokenReviews) => token_review(&state, &body),
+        Some(Endpoint::TokenReviews) => token_review(&mut state, &body),
         Some(Endpoint::AccessReviews) => access_review(&state, &body, matches!(fault, Some(Fault::Contradiction))),
         Some(Endpoint::Namespaces) => list(state.namespaces.iter().map(String::as_str), "NamespaceList"),
         Some(Endpoint::Projects) => {
@@ -123,12 +179,24 @@ async fn answer(cluster: &Cluster, request: Request<Incoming>) -> Result<Respons
     })
 }
 
-fn live<'s>(state: &'s State, token: &str) -> Option<&'s Token> {
+/// A token that is good now. Who presents it keeps it from falling asleep.
+pub(super) fn live(state: &mut State, token: &str) -> Option<Token> {
     let now = SystemTime::now() + state.advance;
-    state.tokens.get(token).filter(|token| token.expires.is_none_or(|expires| expires > now))
+    let known = state.tokens.get_mut(token)?;
+    let awake = known.idle.is_none_or(|idle| known.seen + idle > now);
+    let alive = awake && known.expires.is_none_or(|expires| expires > now);
+    if alive {
+        known.seen = now;
+    }
+    alive.then(|| known.clone())
 }
 
-fn groups(state: &State, token: &Token) -> Vec<String> {
+/// The cluster's first administrator has none.
+pub(super) fn uid(user: &str) -> Option<String> {
+    (user != "kube:admin").then(|| format!("uid-{user}"))
+}
+
+pub(super) fn groups(state: &State, token: &Token) -> Vec<String> {
     let mut groups = state.groups.get(&token.user).cloned().unwrap_or_default();
     if !token.scopes.is_empty() {
         groups.push("system:authenticated:oauth".to_owned());
@@ -137,17 +205,17 @@ fn groups(state: &State, token: &Token) -> Vec<String> {
     groups
 }
 
-fn person(state: &State, token: &str) -> Option<Who> {
+fn person(state: &mut State, token: &str) -> Option<Who> {
     let token = live(state, token).filter(|token| token.audiences.is_empty())?;
     let scopes = (!token.scopes.is_empty()).then(|| token.scopes.clone());
-    Some(Who { user: token.user.clone(), groups: groups(state, token), scopes })
+    Some(Who { user: token.user.clone(), groups: groups(state, &token), scopes })
 }
 
-fn object(body: &[u8]) -> Option<Value> {
+pub(super) fn object(body: &[u8]) -> Option<Value> {
     serde_json::from_slice(body).ok().filter(Value::is_object)
 }
 
-fn token_review(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
+fn token_review(state: &mut State, body: &[u8]) -> Response<Full<Bytes>> {
     let Some(mut review) = object(body) else { return status(400, "no JSON object") };
     let asked: Vec<String> = serde_json::from_value(review["spec"]["audiences"].clone()).ok().unwrap_or_default();
     let text = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
@@ -162,8 +230,10 @@ fn token_review(state: &State, body: &[u8]) -> Response<Full<Bytes>> {
     review["status"] = match known {
         None => json!({ "user": {}, "error": "[invalid bearer token]" }),
         Some(token) => {
-            let mut user =
-                json!({ "username": token.user, "uid": format!("uid-{}", token.user), "groups": groups(state, token) });
+            let mut user = json!({ "username": token.user, "groups": groups(state, &token) });
+            if let Some(uid) = uid(&token.user) {
+                user["uid"] = json!(uid);
+            }
             if !token.scopes.is_empty() {
                 user["extra"] = json!({ "scopes.authorization.openshift.io": token.scopes });
             }
@@ -218,14 +288,18 @@ fn list<'n>(names: impl Iterator<Item = &'n str>, kind: &str) -> Response<Full<B
     reply(200, json!({ "kind": kind, "apiVersion": "v1", "metadata": {}, "items": items }).to_string())
 }
 
-fn status(code: u16, message: &str) -> Response<Full<Bytes>> {
+pub(super) fn status(code: u16, message: &str) -> Response<Full<Bytes>> {
     let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code });
     reply(code, body.to_string())
 }
 
-fn reply(code: u16, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+pub(super) fn reply(code: u16, body: String) -> Response<Full<Bytes>> {
+    raw(code, "application/json", &body)
+}
+
+fn raw(code: u16, kind: &str, body: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_owned())));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().extend(HeaderValue::from_str(kind).ok().map(|kind| (header::CONTENT_TYPE, kind)));
     response
 }

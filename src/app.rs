@@ -290,6 +290,7 @@ fn build(
     let kept = before.filter(|before| {
         config::Cluster { ca: settings.cluster.ca.clone(), ..before.config.cluster.clone() } == settings.cluster
             && before.config.access == settings.access
+            && before.config.login == settings.login
             && before.config.limits.namespaces == settings.limits.namespaces
             && before.config.limits.cached_reviews == settings.limits.cached_reviews
     });
@@ -298,7 +299,8 @@ fn build(
         None => {
             let cluster = Arc::new(Cluster::new(&settings.cluster, Arc::clone(metrics))?);
             let entries = settings.limits.cached_reviews;
-            let identities = Identities::new(Arc::clone(&cluster), &settings.access, entries, Arc::clone(metrics))?;
+            let (login, counted) = (settings.login.as_deref(), Arc::clone(metrics));
+            let identities = Identities::new(Arc::clone(&cluster), &settings.access, login, entries, counted)?;
             let access = Access::new(Arc::clone(&cluster), &settings.access, &settings.limits, Arc::clone(metrics));
             (cluster, Arc::new(identities), Arc::new(access))
         }

@@ -265,6 +265,18 @@ impl Cluster {
         }
     }
 
+    /// What the API server says of itself as an issuer of tokens, and its keys (OpenID Connect Discovery 1.0, 3).
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn issuer(&self) -> Result<(Vec<u8>, Vec<u8>), ClusterError> {
+        let ask = async |path| match self.send(&self.clients().ours, get(path)).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (other, _) => Err(ClusterError::Failed(format!("{path}: status {other}"))),
+        };
+        Ok((ask("/.well-known/openid-configuration").await?, ask("/openid/v1/jwks").await?))
+    }
+
     /// Deletes an OAuth token, as its owner or, where we were given that right, as ourselves; whether it is gone.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 mod bearer;
 mod cookies;
 mod denied;
+mod jwt;
 pub mod login;
 mod origin;
 mod seal;
@@ -27,6 +28,7 @@ use crate::telemetry::metrics::{Metrics, ReviewKind};
 pub use bearer::read as bearer_token;
 pub use cookies::Names as CookieNames;
 pub use denied::Denied;
+use jwt::Precheck;
 pub use seal::{Purpose, Sealer};
 pub use session::Session;
 
@@ -146,6 +148,8 @@ pub struct Identities {
     acquainted: Cache<Digest, ()>,
     strangers: Arc<Strangers>,
     key: hmac::Key,
+    /// Looks at JWTs first, where that is wanted.
+    precheck: Option<Arc<Precheck>>,
     metrics: Arc<Metrics>,
 }
 
@@ -186,9 +190,11 @@ impl Identities {
     pub fn new(
         cluster: Arc<Cluster>,
         settings: &config::Access,
+        login: Option<&config::Login>,
         entries: u64,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
+        let precheck = settings.jwt_check.then(|| Arc::new(Precheck::new(jwt::sources(&cluster, settings, login))));
         let mut key = [0; 32];
         rand::fill(&mut key).map_err(|_| "no randomness".to_owned())?;
         Ok(Self {
@@ -200,6 +206,7 @@ impl Identities {
             acquainted: Cache::builder().max_capacity(entries).time_to_live(ACQUAINTED).build(),
             strangers: Arc::new(Strangers::new()),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            precheck,
             metrics,
         })
     }
@@ -256,10 +263,16 @@ impl Identities {
         }
         let (cluster, audiences, token) = (Arc::clone(&self.cluster), self.audiences.clone(), Secret::new(token));
         let (verdicts, lifetimes, acquainted) = (self.verdicts.clone(), self.lifetimes, self.acquainted.clone());
-        let strangers = Arc::clone(&self.strangers);
+        let (strangers, precheck) = (Arc::clone(&self.strangers), self.precheck.clone());
         // In a task of its own: whoever asked first may go away without taking the answer from the others.
         let lookup = tokio::spawn(async move {
             let ask = async move {
+                if let Some(precheck) = &precheck
+                    && let Some(why) = precheck.rejects(token.expose(), SystemTime::now(), Instant::now()).await
+                {
+                    tracing::debug!(why, "A token is not good; nobody was asked");
+                    return Ok((Verdict::Nobody, lifetimes.end_of(&Verdict::Nobody)));
+                }
                 let _turn = if acquainted.contains_key(&key) { None } else { Some(strangers.turn().await?) };
                 let verdict = review(&cluster, &token, how, &audiences).await?;
                 if let Verdict::Known(_) = verdict {

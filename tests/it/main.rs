@@ -11,6 +11,7 @@ mod faults;
 mod floors;
 mod gateway;
 mod identity;
+mod login;
 mod refused;
 mod operator;
 mod reload;

@@ -1,5 +1,6 @@
 //! A gateway in this process, between the stand-in and an upstream that records what it is asked.
 
+pub mod browser;
 mod process;
 mod tap;
 

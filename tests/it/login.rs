@@ -1,0 +1,7 @@
+//! People log in at the stand-in's OAuth server, come back, work, and log out.
+
+mod bounds;
+mod flow;
+mod logout;
+mod safety;
+mod ui;

@@ -3,5 +3,6 @@
 mod bounds;
 mod flow;
 mod logout;
+mod oidc;
 mod safety;
 mod ui;

@@ -1,6 +1,7 @@
 //! A gateway in this process, between the stand-in and an upstream that records what it is asked.
 
 pub mod browser;
+pub mod issuer;
 mod process;
 mod tap;
 

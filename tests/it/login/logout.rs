@@ -57,9 +57,9 @@ async fn a_token_is_revoked_where_we_may() {
     let gate = gate_with_login("").await;
     let cluster = gate.openshift.cluster();
     let rule = Rule {
-        groups: vec!["oauth.openshift.io".into()],
-        resources: vec!["oauthaccesstokens".into()],
-        verbs: vec!["delete".into()],
+        groups: vec!["oauth.openshift.io"],
+        resources: vec!["oauthaccesstokens"],
+        verbs: vec!["delete"],
         ..Rule::default()
     };
     cluster.add_role("token-deleter", vec![rule]);

@@ -89,6 +89,10 @@ async fn error(answer: dial::Answer, sent: Option<&[&str]>) -> Refusal {
         .map(|body| body.error);
     let cause = format!("metrics backend: status {status}: {}", words.as_deref().unwrap_or("no message"));
     match status.as_u16() {
+        // Thanos calls it an error of the query when one of its stores fails and no partial response was asked for.
+        400 | 422 if words.as_deref().is_some_and(is_of_storage) => {
+            Refusal::new(Reason::UpstreamDown, "a part of the metrics backend failed").because(cause)
+        }
         400 | 422 => {
             let words = words.filter(|words| sent.is_some_and(|sent| is_safe(words, sent)));
             Refusal::new(
@@ -107,6 +111,11 @@ async fn error(answer: dial::Answer, sent: Option<&[&str]>) -> Refusal {
         500..=599 => Refusal::new(Reason::UpstreamDown, "the metrics backend failed").because(cause),
         _ => nonsense(cause),
     }
+}
+
+/// Whether an error tells of what lies behind the query engine: which store, at which address, with which labels.
+fn is_of_storage(words: &str) -> bool {
+    ["expanding series", "rpc error", "dial tcp", "Addr: ", "fetch series for"].iter().any(|part| words.contains(part))
 }
 
 /// Whether an error's words say nothing of the text that was sent, nor of who was asked. Parse errors quote and count in a
@@ -157,6 +166,25 @@ pub(super) fn filter_metadata(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_that_fails_is_no_mistake_of_the_query() {
+        for words in [
+            "expanding series: proxy Series(): fetch series for {replica=\"1\"} Addr: 10.0.0.1:10901 MinTime: 0: rpc error: \
+             code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial tcp 10.0.0.1:10901\"",
+            "expanding series: context canceled",
+            "proxy LabelNames(): fetch label names from store Addr: a:1: rpc error: code = Unavailable",
+        ] {
+            assert!(is_of_storage(words), "{words}");
+        }
+        for words in [
+            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+            "found duplicate series for the match group {pod=\"a\"} on the right hand-side of the operation",
+            "query processing would load too many samples into memory in query execution",
+        ] {
+            assert!(!is_of_storage(words) && is_safe(words, &["up{namespace=~\"a|b\"}"]), "{words}");
+        }
+    }
 
     #[test]
     fn metadata_are_those_of_own_series() {

@@ -8,5 +8,6 @@ pub mod kubernetes;
 pub mod openshift;
 mod overlay;
 pub mod servers;
+pub mod thanos;
 pub mod tour;
 pub mod world;

@@ -98,7 +98,7 @@ impl World {
         let ground = Ground::start(options.cluster, &folder.join("cluster"), say).await?;
         let people = populate(&ground).await?;
         say("the cluster is ready");
-        let (exporter, exporter_port) = export().await?;
+        let (exporter, exporter_port) = export("text/plain; version=0.0.4", data::exposition).await?;
         let (prometheus, prometheus_url) = start_prometheus(&prometheus, &blocks, &folder, exporter_port).await?;
         say("Prometheus is ready");
         let (perses, perses_url, database) = start_perses(&perses, &folder, options.plugins.as_deref()).await?;
@@ -160,6 +160,24 @@ impl World {
             self.ground.token_file().display(),
             self.prometheus_url,
         )
+    }
+
+    /// Adds a backend, shown as a global datasource of its name, to the configuration.
+    ///
+    /// # Errors
+    /// When the file cannot be read, written, or laid over.
+    pub fn add_backend(&mut self, name: &str, kind: &str, url: &str) -> io::Result<()> {
+        let backend = |name: &str, kind: &str, url: &str| {
+            format!(
+                "  - name: {name}\n    kind: {kind}\n    url: {url}\n    datasource:\n      name: {name}\n    labels:\n      - \
+                 metrics: [\"DCGM_*\"]\n        label: exported_namespace\n        where:\n          namespace: nvidia-gpu-operator\n"
+            )
+        };
+        // A list replaces a list; the world's own backend has its datasource in Perses.
+        let own = backend("prometheus", "prometheus", &self.prometheus_url);
+        let over = format!("metrics_backends:\n{own}{}", backend(name, kind, url));
+        let text = lay_over(&fs::read_to_string(&self.config_file)?, &over)?;
+        fs::write(&self.config_file, text)
     }
 
     /// `http://127.0.0.1:PORT` of the gateway.
@@ -240,8 +258,8 @@ async fn populate(ground: &Ground) -> io::Result<BTreeMap<&'static str, Person>>
         .collect())
 }
 
-/// Serves the present to Prometheus.
-async fn export() -> io::Result<(tokio::task::JoinHandle<()>, u16)> {
+/// Serves the present to Prometheus, in the format of a media type.
+pub(crate) async fn export(kind: &'static str, text: fn() -> String) -> io::Result<(tokio::task::JoinHandle<()>, u16)> {
     use http_body_util::Full;
     use hyper::service::service_fn;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -252,9 +270,8 @@ async fn export() -> io::Result<(tokio::task::JoinHandle<()>, u16)> {
             let Ok((socket, _)) = listener.accept().await else { continue };
             connections.spawn(async move {
                 let service = service_fn(|_| async {
-                    let mut response = ::http::Response::new(Full::new(bytes::Bytes::from(data::exposition())));
-                    let kind = ::http::HeaderValue::from_static("text/plain; version=0.0.4");
-                    response.headers_mut().insert("content-type", kind);
+                    let mut response = ::http::Response::new(Full::new(bytes::Bytes::from(text())));
+                    response.headers_mut().insert("content-type", ::http::HeaderValue::from_static(kind));
                     Ok::<_, std::convert::Infallible>(response)
                 });
                 let io = hyper_util::rt::TokioIo::new(socket);

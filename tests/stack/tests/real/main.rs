@@ -6,6 +6,7 @@ mod cluster;
 mod percli;
 mod perses;
 mod stage;
+mod thanos;
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::section::{Notes, Section};
-use super::{Config, Live, login, sections, tree};
+use super::{Config, Live, access, backends, cluster, limits, listen, login, telemetry, tls, tree};
 
 /// Something that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +100,8 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
     let mut notes = Notes { problems: twice, ..Notes::default() };
     let mut root = Section::root(&root, &mut notes);
     root.reserved(&["cache", "workloads", "dashboards", "injection", "live", "sharing"], &mut notes);
-    let fixed = sections::fixed(&mut root, &mut notes);
-    let tls = sections::tls(&mut root, &around, &mut notes);
+    let fixed = listen::read(&mut root, &mut notes);
+    let tls = tls::read(&mut root, &around, &mut notes);
     if tls.is_none() && (fixed.listen.gateway_tls || fixed.listen.https.is_some()) {
         root.problem(
             &mut notes,
@@ -109,13 +109,13 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
             "is required for listen.https and listen.gateway_tls: name certificate_file and key_file",
         );
     }
-    let cluster = sections::cluster(&mut root, &around, &mut notes);
-    let login = login::login(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
-    let access = sections::access(&mut root, &mut notes);
-    let backends = sections::backends(&mut root, &fixed, &around, &mut notes);
-    let limits = sections::limits(&mut root, &mut notes);
-    let telemetry = sections::telemetry(&mut root, &mut notes);
-    let audit = sections::audit(&mut root, &mut notes);
+    let cluster = cluster::read(&mut root, &around, &mut notes);
+    let login = login::read(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
+    let access = access::read(&mut root, &mut notes);
+    let backends = backends::read(&mut root, &fixed, &around, &mut notes);
+    let limits = limits::read(&mut root, &mut notes);
+    let telemetry = telemetry::telemetry(&mut root, &mut notes);
+    let audit = telemetry::audit(&mut root, &mut notes);
     root.finish(&mut notes);
     match cluster {
         Some(cluster) if notes.problems.is_empty() => Ok(Loaded {

@@ -9,7 +9,6 @@ use serde::Deserialize;
 
 use super::decode::Surroundings;
 use super::section::{Notes, Section};
-use super::sections::{bundle, contents};
 use super::{Cluster, Fixed, Origin, units};
 use crate::encoding::jwt_part;
 
@@ -114,7 +113,7 @@ pub(super) struct Read {
     pub(super) contact: String,
 }
 
-pub(super) fn login(
+pub(super) fn read(
     root: &mut Section<'_>,
     fixed: &Fixed,
     cluster: Option<&Cluster>,
@@ -138,7 +137,7 @@ pub(super) fn login(
     });
     let mut keys = Vec::new();
     for path in &files {
-        let key = contents(&session, "key_files", path, around, notes).map(|bytes| CookieKey::new(&bytes));
+        let key = session.contents("key_files", path, around, notes).map(|bytes| CookieKey::new(&bytes));
         match key {
             Some(Ok(key)) => keys.push(key),
             Some(Err(problem)) => session.problem(notes, "key_files", format!("{} {problem}", path.display())),
@@ -217,7 +216,7 @@ fn openshift(
     let given = section.file("client_secret_file", notes);
     let file = given.clone().or_else(|| cluster.map(|cluster| cluster.token_file.clone()));
     let account = match (&given, &file) {
-        (Some(path), _) => contents(section, "client_secret_file", path, around, notes),
+        (Some(path), _) => section.contents("client_secret_file", path, around, notes),
         (None, Some(path)) => around.file(path).ok(),
         (None, None) => None,
     };
@@ -230,7 +229,7 @@ fn openshift(
             "is required: the token names no service account; give system:serviceaccount:NAMESPACE:NAME or an OAuthClient",
         );
     }
-    let ca = section.file("ca_file", notes).and_then(|path| bundle(section, "ca_file", &path, around, notes));
+    let ca = section.file("ca_file", notes).and_then(|path| section.authorities("ca_file", &path, around, notes));
     let words = |text: &str| match text {
         "login-only" => Ok(false),
         "honour" => Ok(true),
@@ -250,9 +249,9 @@ fn oidc(section: &mut Section<'_>, around: &dyn Surroundings, notes: &mut Notes)
     let id = section.required("client_id", notes, client_id, Clone::clone);
     let client_secret_file = section.file("client_secret_file", notes);
     if let Some(path) = &client_secret_file {
-        contents(section, "client_secret_file", path, around, notes);
+        section.contents("client_secret_file", path, around, notes);
     }
-    let ca = section.file("ca_file", notes).and_then(|path| bundle(section, "ca_file", &path, around, notes));
+    let ca = section.file("ca_file", notes).and_then(|path| section.authorities("ca_file", &path, around, notes));
     let scope = |text: &str| {
         let good = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
         if good { Ok(text.to_owned()) } else { Err(format!("expected a scope such as profile, not {text:?}")) }

@@ -1,12 +1,15 @@
 //! One section of the file while it is being read: every key is taken once, what is left over is unknown, every problem is
 //! kept, and every setting leaves a line of what is in effect.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::decode::Problem;
+use super::decode::{Problem, Surroundings};
 use super::tree::{Node, Value};
-use super::units;
+use super::{tls, units};
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// What reading leaves behind.
 #[derive(Default)]
@@ -222,6 +225,45 @@ impl<'n> Section<'n> {
         self.optional(key, notes, read, |path| path.display().to_string())
     }
 
+    /// The bytes of a file that must be there; an unreadable one is a problem with its key.
+    pub(super) fn contents(
+        &self,
+        key: &str,
+        path: &Path,
+        around: &dyn Surroundings,
+        notes: &mut Notes,
+    ) -> Option<Vec<u8>> {
+        match around.file(path) {
+            Ok(bytes) if bytes.len() <= 4 << 20 => Some(bytes),
+            Ok(_) => {
+                self.problem(notes, key, format!("{} is larger than 4 MiB", path.display()));
+                None
+            }
+            Err(error) => {
+                self.problem(notes, key, format!("{} cannot be read: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// The bytes of a file that must hold certificate authorities.
+    pub(super) fn authorities(
+        &self,
+        key: &str,
+        path: &Path,
+        around: &dyn Surroundings,
+        notes: &mut Notes,
+    ) -> Option<Vec<u8>> {
+        let pem = self.contents(key, path, around, notes)?;
+        match tls::authorities(&pem) {
+            Ok(_) => Some(pem),
+            Err(problem) => {
+                self.problem(notes, key, format!("{} {problem}", path.display()));
+                None
+            }
+        }
+    }
+
     /// A list of words.
     pub(super) fn list<T>(
         &mut self,
@@ -311,6 +353,11 @@ impl<'n> Section<'n> {
             notes.problems.push(Problem::new(node.line, node.column, &self.path(key), message));
         }
     }
+}
+
+/// Reads any word, as it stands.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
 }
 
 /// A word in YAML that reads back as itself.

@@ -1,4 +1,4 @@
-//! TLS as OpenShift's profiles name it: what our ports offer, and whom we believe elsewhere.
+//! `tls`, as OpenShift's profiles name it: what our ports offer, and whom we believe elsewhere.
 //!
 //! A certificate that does not fit its key, a cipher that nobody knows, or a bundle without a certificate is a problem of the
 //! file that names it, told by `check` and refused by a reload.
@@ -10,6 +10,78 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+
+use super::decode::Surroundings;
+use super::section::{Notes, Section};
+
+/// `tls`: what our TLS ports offer, built when the configuration is checked from `tls.certificate_file`, `tls.key_file` and
+/// `tls.profile`.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// For new connections; those that stand keep what they began with.
+    pub server: Arc<ServerConfig>,
+}
+
+pub(super) fn read(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mut Notes) -> Option<Tls> {
+    let mut tls = root.section("tls", notes);
+    let certificate_file = tls.file("certificate_file", notes);
+    let key_file = tls.file("key_file", notes);
+    let profile =
+        tls.value("profile", Profile::Intermediate, notes, Profile::parse, |profile| profile.word().to_owned());
+    let mut policy = Policy::of(profile);
+    let mut custom = tls.section("custom", notes);
+    if profile == Profile::Custom {
+        let version = |text: &str| match text {
+            "VersionTLS12" => Ok(false),
+            "VersionTLS13" => Ok(true),
+            other => Err(format!("expected VersionTLS12 or VersionTLS13, not {other:?}: nothing older is spoken")),
+        };
+        let write = |only: &bool| if *only { "VersionTLS13" } else { "VersionTLS12" }.to_owned();
+        policy.only_13 = custom.value("min_tls_version", false, notes, version, write);
+        // An empty list is all of them.
+        let (suites, groups) = (custom.list("ciphers", notes, cipher), custom.list("groups", notes, group));
+        if !suites.is_empty() {
+            policy.suites = suites;
+        }
+        if !groups.is_empty() {
+            policy.groups = groups;
+        }
+        custom.finish(notes);
+    } else if ["min_tls_version", "ciphers", "groups"].iter().any(|key| custom.has(key)) {
+        custom.problem(notes, "", "is read only with profile: Custom");
+    } else {
+        custom.finish(notes);
+    }
+    let found = match (certificate_file, key_file) {
+        (None, None) => None,
+        (Some(_), None) => {
+            tls.problem(notes, "key_file", "is required beside certificate_file");
+            None
+        }
+        (None, Some(_)) => {
+            tls.problem(notes, "certificate_file", "is required beside key_file");
+            None
+        }
+        (Some(certificate_file), Some(key_file)) => {
+            let certificate = tls.contents("certificate_file", &certificate_file, around, notes);
+            let key = tls.contents("key_file", &key_file, around, notes);
+            certificate.zip(key).and_then(|(certificate, key)| match policy.server(&certificate, &key) {
+                Ok(server) => Some(Tls { server }),
+                Err(fault) => {
+                    let (key, message) = match fault {
+                        Fault::Certificate(message) => ("certificate_file", message),
+                        Fault::Key(message) => ("key_file", message),
+                        Fault::Policy(message) => ("custom", message),
+                    };
+                    tls.problem(notes, key, message);
+                    None
+                }
+            })
+        }
+    };
+    tls.finish(notes);
+    found
+}
 
 /// OpenShift's names of TLS profiles (`TLSSecurityProfile` of config.openshift.io/v1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

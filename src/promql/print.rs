@@ -233,7 +233,12 @@ impl<'p, 'a> Printer<'p, 'a> {
             if index > 0 {
                 self.out.push_str(", ");
             }
-            label(&mut self.out, name);
+            // Outside of braces `inf` and `nan` are numbers.
+            if words::meaning(name) == Word::Number {
+                quoted(&mut self.out, name.as_bytes());
+            } else {
+                label(&mut self.out, name);
+            }
         }
         self.out.push(')');
     }

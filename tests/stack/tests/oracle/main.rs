@@ -6,7 +6,7 @@
 mod generate;
 mod prometheus;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -205,34 +205,56 @@ async fn upstream_reads_the_same_tree_with_one_matcher_more() {
 }
 
 /// The parts of an answer that must be equal, in an order of their own; numbers to nine digits, since sums may be made in
-/// another order.
+/// another order. `count_values` makes labels of such numbers: what one server counts under two neighbours may be one number
+/// on the other, so what is counted under labels that round alike is added up.
 fn comparable(answer: &Value) -> Value {
-    fn round(value: &Value) -> Value {
+    fn round(text: &str) -> Option<String> {
+        let number = text.parse::<f64>().ok().filter(|number| number.is_finite())?;
+        Some(format!("{:.8e}", if number == 0.0 { 0.0 } else { number }))
+    }
+    fn rounded(value: &Value) -> Value {
         match value {
-            Value::String(text) => match text.parse::<f64>() {
-                Ok(number) if number.is_finite() => json!(format!("{:.8e}", if number == 0.0 { 0.0 } else { number })),
-                _ => value.clone(),
-            },
-            Value::Array(list) => Value::Array(list.iter().map(round).collect()),
+            Value::String(text) => round(text).map_or_else(|| value.clone(), Value::String),
+            Value::Array(list) => Value::Array(list.iter().map(rounded).collect()),
             other => other.clone(),
         }
     }
+    // A sample is a time and a number in text; a series holds one, or several of them.
+    fn add(sum: &mut BTreeMap<String, f64>, sample: &Value) -> Option<()> {
+        let number = sample[1].as_str()?.parse::<f64>().ok()?;
+        *sum.entry(sample[0].to_string()).or_default() += number;
+        Some(())
+    }
     let data = &answer["data"];
-    let mut result = data["result"].clone();
-    if let Value::Array(series) = &mut result {
-        for one in series.iter_mut() {
-            if let Some(map) = one.as_object_mut() {
-                for key in ["value", "values"] {
-                    if let Some(value) = map.get(key) {
-                        let rounded = round(value);
-                        map.insert(key.to_owned(), rounded);
-                    }
-                }
+    let Some(series) = data["result"].as_array().filter(|list| list.iter().all(Value::is_object)) else {
+        return json!({ "status": answer["status"], "kind": data["resultType"], "result": rounded(&data["result"]) });
+    };
+    let (mut result, mut counted) = (BTreeMap::new(), BTreeMap::<String, BTreeMap<String, f64>>::new());
+    for one in series {
+        let (mut one, mut is_counted) = (one.clone(), false);
+        for value in one["metric"].as_object_mut().into_iter().flat_map(|labels| labels.values_mut()) {
+            if let Some(number) = value.as_str().filter(|text| text.len() > 9).and_then(round) {
+                (*value, is_counted) = (Value::String(number), true);
             }
         }
-        series.sort_by_key(Value::to_string);
+        let metric = one["metric"].to_string();
+        if is_counted {
+            let samples = one["values"].as_array().cloned().unwrap_or_else(|| vec![one["value"].clone()]);
+            let sum = counted.entry(metric).or_default();
+            samples.iter().for_each(|sample| add(sum, sample).unwrap_or_else(|| panic!("no number: {sample}")));
+            continue;
+        }
+        for key in ["value", "values"] {
+            if let Some(value) = one.get_mut(key) {
+                *value = rounded(value);
+            }
+        }
+        assert!(result.insert(metric, one).is_none(), "one series twice: {answer}");
     }
-    json!({ "status": answer["status"], "kind": data["resultType"], "result": result })
+    for sum in counted.values_mut().flat_map(BTreeMap::values_mut) {
+        *sum = format!("{sum:.8e}").parse().expect("a number");
+    }
+    json!({ "status": answer["status"], "kind": data["resultType"], "result": result, "counted": counted })
 }
 
 #[tokio::test(flavor = "multi_thread")]

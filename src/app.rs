@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::cluster::Cluster;
 use crate::config::{self, Config, Loaded, Reload, Watcher};
 use crate::control::{self, Control, InUse};
+use crate::dashboards::TemplateProblem;
 use crate::dial::{self, Dial};
 use crate::gateway::{Gateway, Live};
 use crate::identity::Identities;
@@ -55,6 +56,7 @@ pub async fn run(
 ) -> Result<(), String> {
     let began = Instant::now();
     let metrics = Arc::new(Metrics::new());
+    let refused = refused_templates(&loaded.templates);
     let Config { fixed, live: settings } = loaded.config;
     let fixed = Arc::new(fixed);
     let audit = Arc::new(Audit::new(&settings.audit, Arc::clone(&metrics))?);
@@ -89,7 +91,7 @@ pub async fn run(
     let (limits_sender, limits_receiver) = watch::channel(Settings { limits: Arc::new(config.limits.clone()) });
     let (shown_sender, shown_receiver) = watch::channel(Arc::new(InUse { effective: loaded.effective }));
     let (tls_sender, tls_receiver) = tls.map(watch::channel).unzip();
-    let (reload_sender, reload_receiver) = watch::channel(String::new());
+    let (reload_sender, reload_receiver) = watch::channel(refused);
     let (stop_sender, stop_receiver) = watch::channel(false);
     let affordable = affordable(std::fs::read_to_string("/proc/self/limits").ok());
     if affordable < config.limits.connections {
@@ -246,6 +248,7 @@ fn apply(
         }
     };
     let effective = loaded.effective;
+    let refused = refused_templates(&loaded.templates);
     let Config { fixed: new_fixed, live: settings } = loaded.config;
     let tls = settings.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     let before = Arc::clone(&channels.live.borrow());
@@ -268,7 +271,7 @@ fn apply(
     }
     if new_fixed == *fixed {
         metrics.reload(ReloadOutcome::Good);
-        channels.reload.send_replace(String::new());
+        channels.reload.send_replace(refused);
         tracing::info!("A changed configuration is in use");
     } else {
         metrics.reload(ReloadOutcome::Restart);
@@ -276,6 +279,15 @@ fn apply(
         tracing::warn!("A changed configuration is in use, but listen and perses take effect after a restart only");
     }
     Ok(())
+}
+
+/// Tells each problem with a template in the log; gives them in one line, empty if there are none.
+fn refused_templates(problems: &[TemplateProblem]) -> String {
+    for problem in problems {
+        tracing::warn!(%problem, "A template is refused; all others are in use");
+    }
+    let Some(first) = problems.first() else { return String::new() };
+    format!("in use, but templates with {} problems are refused; the first: {first}", problems.len())
 }
 
 /// Builds what a configuration says. What is remembered about people survives as long as nothing that decides it changed.

@@ -1,6 +1,7 @@
 //! The command line: flags, what they start, and exit codes. 0 done, 1 the work failed, 2 the input is wrong.
 
 mod ctl;
+mod dashboards;
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, LogLevel, Problem};
+use crate::dashboards::TemplateProblem;
 use crate::promql::{self, Features, Labels, Limits, Reach};
 use crate::telemetry::logs;
 
@@ -50,6 +52,8 @@ enum Command {
     Confine(Confine),
     /// Ask a running sidecar, from its own pod.
     Ctl(ctl::Ctl),
+    /// The templates of dashboards, and what they become.
+    Dashboards(dashboards::Dashboards),
 }
 
 #[derive(Debug, Args)]
@@ -92,18 +96,26 @@ pub fn main() -> ExitCode {
     match &flags.command {
         Command::Run(config) => run(&flags, &config.config),
         Command::Check { config, print } => check(&config.config, *print),
-        Command::Confine(confine) => match confine_lines(confine, std::io::stdin().lock(), std::io::stdout().lock()) {
-            Ok(()) => ExitCode::SUCCESS,
-            // Whoever reads us has seen enough.
-            Err(Failed::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(Failed::Output(error)) => fail(1, &format!("standard output: {error}")),
-            Err(Failed::Input(message)) => fail(2, &message),
-        },
+        Command::Confine(confine) => done(confine_lines(confine, std::io::stdin().lock(), std::io::stdout().lock())),
         Command::Ctl(ctl) => match ctl::run(ctl) {
             Ok(text) => print(&text),
             Err(ctl::Failed::Work(message)) => fail(1, &message),
             Err(ctl::Failed::Input(message)) => fail(2, &message),
         },
+        Command::Dashboards(flags) => match dashboards::answer(flags) {
+            Ok(text) => print(&text),
+            Err(failed) => done(Err(failed)),
+        },
+    }
+}
+
+fn done(outcome: Result<(), Failed>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us has seen enough.
+        Err(Failed::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failed::Output(error)) => fail(1, &format!("standard output: {error}")),
+        Err(Failed::Input(message)) => fail(2, &message),
     }
 }
 
@@ -120,9 +132,18 @@ fn tell(path: &Path, problems: &[Problem]) -> ExitCode {
     ExitCode::from(2)
 }
 
+fn tell_templates(problems: &[TemplateProblem]) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    for problem in problems {
+        let _ = writeln!(stderr, "{problem}");
+    }
+    ExitCode::from(2)
+}
+
 fn check(path: &Path, print: bool) -> ExitCode {
     match config::load(path) {
         Err(problems) => tell(path, &problems),
+        Ok(loaded) if !loaded.templates.is_empty() => tell_templates(&loaded.templates),
         Ok(loaded) => self::print(&if print { loaded.effective } else { format!("{}: good\n", path.display()) }),
     }
 }

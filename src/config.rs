@@ -7,6 +7,7 @@
 mod access;
 mod backends;
 mod cluster;
+mod dashboards;
 mod decode;
 mod limits;
 mod listen;
@@ -14,7 +15,6 @@ mod login;
 mod section;
 mod telemetry;
 mod tls;
-mod tree;
 mod units;
 mod watch;
 
@@ -24,13 +24,16 @@ use std::sync::Arc;
 pub use access::{Access, Permission};
 pub use backends::{Backend, BackendKind, VirtualDatasource};
 pub use cluster::Cluster;
-pub use decode::{Loaded, Problem, Surroundings, System, as_json, read};
+pub use dashboards::{Dashboards, template_files};
+pub use decode::{Loaded, Surroundings, System, as_json, read};
 pub use limits::Limits;
 pub use listen::{Control, Fixed, Listen};
 pub use login::{CookieKey, Login, Oidc, OpenShift, joined};
 pub use telemetry::{Audit, LogLevel, Telemetry};
 pub use tls::{Tls, authorities};
 pub use watch::{Reload, Watcher, load};
+
+pub use crate::yaml::Problem;
 
 /// A whole checked configuration.
 #[derive(Clone, Debug)]
@@ -124,6 +127,8 @@ pub struct Live {
     pub access: Access,
     /// `metrics_backends`, by name.
     pub backends: Vec<Arc<Backend>>,
+    /// `dashboards`.
+    pub dashboards: Dashboards,
     /// `limits`.
     pub limits: Limits,
     /// `telemetry`.

@@ -4,11 +4,19 @@
 //! Pure: nothing here asks a cluster or reads a folder. What comes from objects of the cluster is hostile until it stands in
 //! the model, and a value of the model enters a dashboard as a typed thing, never as a piece of text.
 
+mod compile;
+mod library;
+mod placeholder;
+mod query;
 mod read;
+mod template;
 mod time;
 mod workload;
 
+pub use compile::TemplateProblem;
+pub use library::{Library, Settings};
 pub use read::{Unread, engine_of_runtime, read};
+pub use template::{Target, Template};
 pub use workload::{Engine, Kind, Progress, Runtime, State, Workload, WorkloadName};
 
 #[cfg(test)]

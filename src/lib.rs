@@ -5,7 +5,7 @@
 //!
 //! | floor | modules | what they answer |
 //! | --- | --- | --- |
-//! | words | [`names`], [`encoding`], [`refusal`] | which strings are names; bytes as text; in how many ways a request can end early |
+//! | words | [`names`], [`encoding`], [`refusal`], [`yaml`] | which strings are names; bytes as text; in how many ways a request can end early; what a file says where |
 //! | rules, pure | [`promql`], [`route`], [`document`], [`dashboards`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which dashboard a workload has; what people read |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
 //! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
@@ -30,6 +30,7 @@
 pub mod names;
 pub mod encoding;
 pub mod refusal;
+pub mod yaml;
 
 pub mod promql;
 pub mod route;

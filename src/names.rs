@@ -136,6 +136,30 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The nearest of some words, if it is near enough to have been meant.
+pub(crate) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    words
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().take(64).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in right.iter().enumerate() {
+            let cost = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[right.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +182,13 @@ mod tests {
         for bad in ["", ".", "..", ".a", "a.", "a/b", "a\\b", "a%2fb", "a b", "é", &"x".repeat(76)] {
             assert!(ObjectName::parse(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_nearest_word_is_near() {
+        assert_eq!(nearest("lisen", ["listen", "limits"]), Some("listen"));
+        assert_eq!(nearest("metrics_backend", ["metrics_backends", "cache"]), Some("metrics_backends"));
+        assert_eq!(nearest("zzz", ["listen", "limits"]), None);
     }
 
     #[test]

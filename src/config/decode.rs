@@ -1,41 +1,16 @@
 //! A file's text becomes a [`Config`], or every problem with it.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::section::{Notes, Section};
-use super::{Config, Live, access, backends, cluster, limits, listen, login, telemetry, tls, tree};
+use super::{Config, Live, access, backends, cluster, dashboards, limits, listen, login, telemetry, tls};
+use crate::dashboards::TemplateProblem;
+use crate::yaml::{self, Problem};
 
-/// Something that is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// From 1.
-    pub line: usize,
-    /// From 1.
-    pub column: usize,
-    /// Such as `metrics_backends[0].url`; empty for the file as a whole.
-    pub path: String,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-impl Problem {
-    pub(super) fn new(line: usize, column: usize, path: &str, message: impl Into<String>) -> Self {
-        Self { line, column, path: path.to_owned(), message: message.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.line, self.column)?;
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)
-    }
-}
+/// How deeply a file may nest.
+const DEEPEST: usize = 16;
 
 /// What a configuration refers to: files and the environment. An argument, so that reading is a function.
 pub trait Surroundings {
@@ -44,6 +19,11 @@ pub trait Surroundings {
     /// # Errors
     /// As the system says.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The names of a folder's files, in no order; what begins with a dot is none, as kubelet's own links do.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>>;
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<String>;
 }
@@ -55,6 +35,15 @@ pub struct System;
 impl Surroundings for System {
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
+    }
+
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let name = entry?.file_name().into_string();
+            names.extend(name.ok().filter(|name| !name.starts_with('.')));
+        }
+        Ok(names)
     }
 
     fn variable(&self, name: &str) -> Option<String> {
@@ -69,7 +58,9 @@ pub struct Loaded {
     pub config: Config,
     /// The settings in effect, defaults included, as YAML; no secrets.
     pub effective: String,
-    /// The files that the settings were read from, besides the file itself.
+    /// What is wrong with files of templates; those are left out, and all else is in effect.
+    pub templates: Vec<TemplateProblem>,
+    /// The files and folders that the settings were read from, besides the file itself.
     pub files: Vec<PathBuf>,
 }
 
@@ -85,6 +76,11 @@ impl Surroundings for Recorded<'_> {
         self.inner.file(path)
     }
 
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.files.borrow_mut().push(path.to_owned());
+        self.inner.folder(path)
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         self.inner.variable(name)
     }
@@ -95,11 +91,11 @@ impl Surroundings for Recorded<'_> {
 /// # Errors
 /// Every problem, in the order of the file.
 pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<Problem>> {
-    let (root, twice) = tree::parse(text).map_err(|problem| vec![problem])?;
+    let (root, twice) = yaml::parse(text, DEEPEST).map_err(|problem| vec![problem])?;
     let around = Recorded { inner: surroundings, files: RefCell::default() };
     let mut notes = Notes { problems: twice, ..Notes::default() };
     let mut root = Section::root(&root, &mut notes);
-    root.reserved(&["cache", "workloads", "dashboards", "injection", "live", "sharing"], &mut notes);
+    root.reserved(&["cache", "workloads", "injection", "live", "sharing"], &mut notes);
     let fixed = listen::read(&mut root, &mut notes);
     let tls = tls::read(&mut root, &around, &mut notes);
     if tls.is_none() && (fixed.listen.gateway_tls || fixed.listen.https.is_some()) {
@@ -113,6 +109,7 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
     let login = login::read(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
     let access = access::read(&mut root, &mut notes);
     let backends = backends::read(&mut root, &fixed, &around, &mut notes);
+    let (dashboards, templates) = dashboards::read(&mut root, &around, &mut notes);
     let limits = limits::read(&mut root, &mut notes);
     let telemetry = telemetry::telemetry(&mut root, &mut notes);
     let audit = telemetry::audit(&mut root, &mut notes);
@@ -130,12 +127,14 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
                     contact: login.contact,
                     access,
                     backends,
+                    dashboards,
                     limits,
                     telemetry,
                     audit,
                 },
             },
             effective: render(&notes.effective),
+            templates,
             files: around.files.into_inner(),
         }),
         _ => {
@@ -147,21 +146,21 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
 
 /// YAML as `effective` has it, as JSON: whole numbers and `true` and `false` as such, every other value as text.
 #[must_use]
-pub fn as_json(yaml: &str) -> serde_json::Value {
-    fn of(node: &tree::Node) -> serde_json::Value {
+pub fn as_json(text: &str) -> serde_json::Value {
+    fn of(node: &yaml::Node) -> serde_json::Value {
         match &node.value {
-            tree::Value::Nothing => serde_json::Value::Null,
-            tree::Value::Word(text) => match (text.as_str(), text.parse::<u64>()) {
+            yaml::Value::Nothing => serde_json::Value::Null,
+            yaml::Value::Word(text) => match (text.as_str(), text.parse::<u64>()) {
                 ("true", _) => true.into(),
                 ("false", _) => false.into(),
                 (_, Ok(number)) => number.into(),
                 (text, Err(_)) => text.into(),
             },
-            tree::Value::List(list) => list.iter().map(of).collect(),
-            tree::Value::Map(map) => map.iter().map(|(key, node)| (key.clone(), of(node))).collect(),
+            yaml::Value::List(list) => list.iter().map(of).collect(),
+            yaml::Value::Map(map) => map.iter().map(|(key, node)| (key.clone(), of(node))).collect(),
         }
     }
-    tree::parse(yaml).map_or(serde_json::Value::Null, |(root, _)| of(&root))
+    yaml::parse(text, DEEPEST).map_or(serde_json::Value::Null, |(root, _)| of(&root))
 }
 
 /// Settings in effect, as YAML that reads back as the same settings.

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::decode::{Problem, Surroundings};
-use super::tree::{Node, Value};
+use super::decode::Surroundings;
 use super::{tls, units};
+use crate::yaml::{Node, Problem, Value};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -345,7 +345,7 @@ impl<'n> Section<'n> {
             let message = if self.known.iter().any(|known| **known == secret) {
                 format!("unknown key {key:?}; a secret is given as the path of a file, by {secret:?}")
             } else {
-                match units::nearest(key, self.known.iter().copied()) {
+                match crate::names::nearest(key, self.known.iter().copied()) {
                     Some(near) => format!("unknown key {key:?}, did you mean {near:?}?"),
                     None => format!("unknown key {key:?}; known here: {}", self.known.join(", ")),
                 }

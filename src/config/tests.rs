@@ -17,6 +17,16 @@ impl Surroundings for Pod {
         self.0.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        let names: Vec<String> = self
+            .0
+            .keys()
+            .filter(|file| file.parent() == Some(path))
+            .map(|file| file.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        if names.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(names) }
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         match name {
             "KUBERNETES_SERVICE_HOST" if self.1 => Some("10.0.0.1".to_owned()),
@@ -78,6 +88,7 @@ fn the_example_shows_every_key_with_its_default() {
     assert_eq!(shown.fixed, defaults.fixed);
     assert_eq!(shown.live.limits, defaults.live.limits);
     assert_eq!(shown.live.access, defaults.live.access);
+    assert_eq!(shown.live.dashboards, defaults.live.dashboards);
     assert_eq!(shown.live.cluster, defaults.live.cluster);
     assert_eq!((shown.live.telemetry, shown.live.audit), (defaults.live.telemetry, defaults.live.audit));
     let (ours, theirs) = (shown.live.backends.remove(0), &defaults.live.backends[0]);
@@ -148,6 +159,58 @@ fn certificates_are_checked_where_they_are_named() {
     assert!(unread.is_err_and(|text| text.contains("profile: Custom")));
 }
 
+const TEMPLATE: &str = include_str!("../../tests/golden/dashboards/example.yaml");
+
+#[test]
+fn templates_of_a_folder_add_and_replace_and_wrong_ones_change_nothing() {
+    let read_with = |files: &[(&str, &str)], more: &str| {
+        let mut pod = pod();
+        for (name, text) in files {
+            pod.0.insert(Path::new("/templates").join(name), text.as_bytes().to_vec());
+        }
+        let text =
+            format!("metrics_backends:\n  - name: a\n    url: http://a\ndashboards:\n  folder: /templates\n{more}");
+        read(&text, &pod).unwrap()
+    };
+    let names = |loaded: &Loaded| {
+        let templates = loaded.config.live.dashboards.library.templates().to_vec();
+        templates
+            .iter()
+            .map(|template| (template.name().to_owned(), template.file().to_owned()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let built_in = read("metrics_backends:\n  - name: a\n    url: http://a\n", &pod()).unwrap();
+    let own = TEMPLATE.replace("name: my-servers", "name: vllm");
+    let loaded = read_with(&[("a.yaml", TEMPLATE), ("b.yml", &own), ("readme.txt", "no template")], "");
+    assert_eq!(loaded.templates, []);
+    assert_eq!(names(&loaded).len(), names(&built_in).len() + 1);
+    assert_eq!(names(&loaded)["vllm"], "/templates/b.yml");
+    assert!(
+        loaded.files.contains(&PathBuf::from("/templates"))
+            && loaded.files.contains(&PathBuf::from("/templates/a.yaml"))
+    );
+    // What is refused is told with its place, and what it would have stood for stays.
+    let wrong = own.replace("<<namespace>>", "<<namespce>>");
+    let loaded = read_with(
+        &[("a.yaml", TEMPLATE), ("b.yaml", &wrong)],
+        "  exclude: [tgis]\n  datasource: thanos\n  min_step: 1m30s\n",
+    );
+    assert!(loaded.templates[0].to_string().starts_with("/templates/b.yaml:"), "{:?}", loaded.templates);
+    assert!(loaded.templates.iter().all(|problem| problem.problem.message.contains("did you mean \"namespace\"?")));
+    assert_eq!(names(&loaded)["vllm"], "config/templates/vllm.yaml");
+    assert!(names(&loaded).contains_key("my-servers") && !names(&loaded).contains_key("tgis"));
+    let template = loaded.config.live.dashboards.library.template("my-servers").unwrap().clone();
+    let rendered = template.render(&crate::dashboards::Workload::bare(
+        crate::dashboards::Kind::Notebook,
+        crate::names::Namespace::parse("a").unwrap(),
+        crate::dashboards::WorkloadName::parse("b").unwrap(),
+    ));
+    assert!(
+        rendered.contains("\"minStep\":\"1m30s\"")
+            && rendered.contains("{\"kind\":\"PrometheusDatasource\",\"name\":\"thanos\"}")
+    );
+}
+
 #[test]
 fn no_text_makes_the_reader_panic() {
     for text in [
@@ -215,6 +278,22 @@ async fn changes_are_noticed_by_content_through_links_too() {
     assert!(points(watcher.next().await).is_err(), "it names a file that is not there");
     fs::write(folder.join("later"), CA).unwrap();
     assert_eq!(points(watcher.next().await), Ok(4), "a file that a wrong one names comes later");
+    fs::create_dir_all(folder.join("templates/v1")).unwrap();
+    std::os::unix::fs::symlink("v1", folder.join("templates/..data")).unwrap();
+    fs::write(folder.join("v2/c.yaml"), text(4) + &format!("dashboards:\n  folder: {}/templates\n", folder.display()))
+        .unwrap();
+    assert_eq!(points(watcher.next().await), Ok(4));
+    fs::write(folder.join("templates/v1/a.yaml"), TEMPLATE).unwrap();
+    std::os::unix::fs::symlink("..data/a.yaml", folder.join("templates/a.yaml")).unwrap();
+    let templates = |reload| match reload {
+        Reload::Good(loaded) => (loaded.config.live.dashboards.library.knows("my-servers"), loaded.templates.len()),
+        Reload::Bad(problems) => panic!("{problems:?}"),
+    };
+    assert_eq!(templates(watcher.next().await), (true, 0), "a template that comes");
+    fs::write(folder.join("templates/v1/a.yaml"), "nonsense").unwrap();
+    assert_eq!(templates(watcher.next().await), (false, 2), "one that turns wrong");
+    fs::remove_file(folder.join("templates/a.yaml")).unwrap();
+    assert_eq!(templates(watcher.next().await), (false, 0), "and one that goes");
     watcher.retry();
     assert_eq!(points(watcher.next().await), Ok(4), "what could not be put in place is tried again");
     let quiet = tokio::time::timeout(Duration::from_millis(100), watcher.next()).await;

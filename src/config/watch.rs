@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use super::decode::{Loaded, Problem, System, read};
+use super::decode::{Loaded, Surroundings as _, System, read};
+use crate::yaml::Problem;
 
 /// What a look at the files found.
 #[derive(Debug)]
@@ -80,7 +81,15 @@ impl Watcher {
                     context.update(&bytes.len().to_le_bytes());
                     context.update(&bytes);
                 }
-                Err(_) => context.update(&[0]),
+                // A folder is what lies in it; the files that count are named one by one.
+                Err(_) => match System.folder(path) {
+                    Ok(mut names) => {
+                        names.sort_unstable();
+                        context.update(&[2]);
+                        context.update(names.join("/").as_bytes());
+                    }
+                    Err(_) => context.update(&[0]),
+                },
             }
         }
         context.finish().as_ref().to_vec()

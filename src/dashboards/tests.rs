@@ -1,8 +1,11 @@
 //! Golden files, and what holds for whatever a cluster may hold.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
+mod rendering;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -14,6 +17,11 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dashboards").join(name)
 }
 
+/// Whether what comes out is taken as what is expected.
+fn writes() -> bool {
+    std::env::var_os("GOLDEN").is_some()
+}
+
 /// Cases of input, a line of dashes, and output, parted by lines of equal signs. `GOLDEN=write` takes what comes out.
 fn cases(name: &str, least: usize, answer: impl Fn(&str) -> String) {
     let text = fs::read_to_string(golden(name)).unwrap();
@@ -21,13 +29,13 @@ fn cases(name: &str, least: usize, answer: impl Fn(&str) -> String) {
     for case in text.trim_end().split("\n====\n") {
         let (input, expected) = case.split_once("\n----\n").unwrap_or((case, ""));
         let got = answer(input);
-        if std::env::var_os("GOLDEN").is_none() {
+        if !writes() {
             assert_eq!(got, expected, "{input}");
         }
         written.push(format!("{input}\n----\n{got}"));
     }
     assert!(written.len() >= least, "{} cases", written.len());
-    if std::env::var_os("GOLDEN").is_some() {
+    if writes() {
         fs::write(golden(name), written.join("\n====\n") + "\n").unwrap();
     }
 }
@@ -142,6 +150,62 @@ fn pods_are_those_of_the_workload_and_no_other() {
     // What a status says is text of others.
     assert_eq!(pods(Kind::RayJob, "rj", Some("x\"}|.*")), "x\"\\}\\|\\.\\*-(head|.+-worker)(-[0-9a-z]+)?");
     assert_eq!(Workload::project(&Namespace::parse("a").unwrap(), 0).pods(), ".+");
+}
+
+#[test]
+fn what_is_built_in_is_good() {
+    let (library, problems) = Library::compile(&[], &Settings::default());
+    assert!(problems.is_empty(), "{problems:?}");
+    assert!(library.templates().len() >= 16, "{}", library.templates().len());
+    // And again without trust, as an admin's own copies; there is a file for each, and no other.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/templates");
+    let file = |entry: fs::DirEntry| (entry.path().display().to_string(), fs::read_to_string(entry.path()).unwrap());
+    let files: Vec<(String, String)> = fs::read_dir(folder).unwrap().map(|entry| file(entry.unwrap())).collect();
+    let (copies, problems) = Library::compile(&files, &Settings::default());
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(problems.is_empty(), "{}", told.join("\n"));
+    assert_eq!(copies.templates().len(), library.templates().len());
+    for (copy, own) in copies.templates().iter().zip(library.templates()) {
+        assert!(copy.file().starts_with('/'), "{} is built in and no file", copy.name());
+        assert_eq!((copy.name(), &copy.spec), (own.name(), &own.spec));
+    }
+}
+
+/// A template, a line of dashes, every problem with it. `BASE` stands for a whole small dashboard.
+#[test]
+fn golden_problems_of_templates() {
+    const BASE: &str = "spec:\n  display: {name: A}\n  panels:\n    a:\n      kind: Panel\n      spec:\n        display: {name: A}\n        \
+                        plugin: {kind: StatChart, spec: {calculation: last}}\n  layouts:\n    - kind: Grid\n      spec:\n        items:\n          \
+                        - {x: 0, y: 0, width: 24, height: 8, content: {$ref: \"#/spec/panels/a\"}}";
+    cases("problems.txt", 35, |input| {
+        let text = input.replace("BASE", BASE);
+        let files: Vec<(String, String)> = text
+            .split("\n--- next file\n")
+            .enumerate()
+            .map(|(at, text)| (format!("{}.yaml", at + 1), text.to_owned()))
+            .collect();
+        let (library, problems) = Library::compile(&files, &Settings::default());
+        assert!(library.templates().len() >= 16, "all others keep working");
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        if told.is_empty() { format!("good, {} templates", library.templates().len()) } else { told.join("\n") }
+    });
+}
+
+#[test]
+fn no_text_makes_the_compiler_panic() {
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/templates")).unwrap().flatten() {
+        let text = fs::read_to_string(file.path()).unwrap();
+        // Cut anywhere, and with any line left out.
+        for at in (0..text.len()).step_by(997).filter(|at| text.is_char_boundary(*at)) {
+            let _ = Library::compile_one("cut.yaml", &text[..at]);
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        for left_out in (0..lines.len()).step_by(29) {
+            let rest: Vec<&str> =
+                lines.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, line)| *line).collect();
+            let _ = Library::compile_one("less.yaml", &rest.join("\n"));
+        }
+    }
 }
 
 proptest! {

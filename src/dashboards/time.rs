@@ -43,8 +43,8 @@ const fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// The inverse, for people: `2026-01-02 03:04 UTC`. Nothing for times outside of the years 0 to 9999.
-pub(super) fn words(seconds: i64) -> Option<String> {
+/// Year, month, day, hour, minute and second.
+const fn parts(seconds: i64) -> [i64; 6] {
     let (day, second) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
     let era = day.div_euclid(146_097);
     let of_era = day - era * 146_097;
@@ -53,9 +53,23 @@ pub(super) fn words(seconds: i64) -> Option<String> {
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
+    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    [year, month, day, second / 3600, second / 60 % 60, second % 60]
+}
+
+/// The inverse, for people: `2026-01-02 03:04 UTC`. Nothing for times outside of the years 0 to 9999.
+pub(super) fn words(seconds: i64) -> Option<String> {
+    let [year, month, day, hour, minute, _] = parts(seconds);
     (0..=9999).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC"))
+}
+
+/// The inverse, for machines; the beginning of 1970 for times outside of the years 0 to 9999.
+pub(super) fn rfc3339(seconds: i64) -> String {
+    let [year, month, day, hour, minute, second] = parts(seconds);
+    if !(0..=9999).contains(&year) {
+        return rfc3339(0);
+    }
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 #[cfg(test)]
@@ -92,9 +106,10 @@ mod tests {
         }
         assert_eq!(words(1_795_572_045).as_deref(), Some("2026-11-25 02:00 UTC"));
         assert_eq!((words(i64::MAX), words(i64::MIN)), (None, None));
+        assert_eq!(rfc3339(i64::MAX), "1970-01-01T00:00:00Z");
         for day in (-719_000..2_900_000).step_by(37) {
-            let text = words(day * 86_400 + 59).unwrap_or_default().replace(" UTC", ":00Z").replace(' ', "T");
-            assert_eq!(seconds(&text), Some(day * 86_400), "{text}");
+            let text = rfc3339(day * 86_400 + 59);
+            assert_eq!(seconds(&text), Some(day * 86_400 + 59), "{text}");
         }
     }
 }

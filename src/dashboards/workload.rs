@@ -298,6 +298,13 @@ impl Workload {
         Self { state: State::Gone, engine, ..Self::bare(kind, namespace, name) }
     }
 
+    /// A text from outside as a workload keeps it: without control characters and marks of direction, at most 128
+    /// characters; `None` if nothing is left.
+    #[must_use]
+    pub fn text(text: &str) -> Option<Box<str>> {
+        kept(text)
+    }
+
     /// With the engine of its runtime, if that says which it is; its own fields only let us guess.
     #[must_use]
     pub fn with_runtime(mut self, engine: Option<Engine>) -> Self {
@@ -311,9 +318,7 @@ impl Workload {
     /// `bert-large`, whose pods a mere beginning would take in.
     #[must_use]
     pub fn pods(&self) -> String {
-        let ray = |cluster: &str| format!("{cluster}-(head|.+-worker)(-[0-9a-z]+)?");
         let name = quoted(self.name.as_str());
-        let cluster = self.ray_cluster.as_deref().map(quoted);
         match self.kind {
             Kind::InferenceService => {
                 format!("{name}-predictor(-worker)?(-[0-9]{{5}}-deployment)?(-[0-9a-z]+){{1,2}}")
@@ -328,13 +333,25 @@ impl Workload {
             Kind::TrainJob => {
                 format!("{name}-(node|launcher|dataset-initializer|model-initializer)-[0-9]+-[0-9]+-[0-9a-z]{{5}}")
             }
-            Kind::RayCluster => ray(&name),
-            // Until its status names the cluster, by the form of the operator's names.
-            Kind::RayJob => ray(&cluster.unwrap_or_else(|| format!("{name}-[0-9a-z]{{5}}"))),
-            Kind::RayService => ray(&cluster.unwrap_or_else(|| format!("{name}(-raycluster)?-[0-9a-z]{{5}}"))),
+            Kind::RayCluster | Kind::RayJob | Kind::RayService => {
+                format!("{}-(head|.+-worker)(-[0-9a-z]+)?", self.ray_clusters())
+            }
             Kind::Notebook => format!("{name}-0"),
             Kind::Job => format!("{name}(-[0-9]+)?-[0-9a-z]{{5}}"),
             Kind::LocalQueue | Kind::Project => ".+".to_owned(),
+        }
+    }
+
+    /// The names of the RayClusters that it may run on, as a regular expression: the one that its status names, or until
+    /// then by the form of the operator's names.
+    #[must_use]
+    pub fn ray_clusters(&self) -> String {
+        let name = quoted(self.name.as_str());
+        match (&self.ray_cluster, self.kind) {
+            (Some(cluster), _) => quoted(cluster),
+            (None, Kind::RayJob) => format!("{name}-[0-9a-z]{{5}}"),
+            (None, Kind::RayService) => format!("{name}(-raycluster)?-[0-9a-z]{{5}}"),
+            (None, _) => name,
         }
     }
 
@@ -369,7 +386,8 @@ pub(super) fn kept(text: &str) -> Option<Box<str>> {
     let unseen =
         |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let chars = text.trim().chars().filter(|c| !unseen(*c)).take(LONGEST);
-    let kept: String = chars.map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // The sign for what could not be read is no text to a backend.
+    let kept: String = chars.map(|c| if c.is_control() || c == '\u{fffd}' { ' ' } else { c }).collect();
     let kept = kept.trim();
     (!kept.is_empty()).then(|| kept.into())
 }

@@ -41,6 +41,64 @@ fn check_tells_all_problems_with_their_places() {
 }
 
 #[test]
+fn dashboards_are_listed_and_rendered() {
+    let (code, stdout, _) = text(&run(&["dashboards", "list"], ""));
+    assert!(code == 0 && stdout.starts_with("NAME") && stdout.contains("\nvllm "), "{stdout}");
+    let (_, stdout, _) = text(&run(&["dashboards", "list", "--json", "--folder", "tests/golden/dashboards"], ""));
+    let lines: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let own = lines.iter().find(|line| line["name"] == "my-servers").unwrap();
+    assert_eq!(
+        (own["for"][0].as_str(), own["file"].as_str()),
+        (Some("InferenceService"), Some("tests/golden/dashboards/example.yaml"))
+    );
+
+    let render = |more: &[&str]| {
+        let mut arguments = vec!["dashboards", "render"];
+        arguments.extend(more);
+        text(&run(&arguments, ""))
+    };
+    let of = |kind: &'static str| vec![kind, "--name", "granite", "--namespace", "team-a"];
+    let (code, stdout, stderr) = render(&of("Notebook"));
+    let dashboard: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (code, &dashboard["kind"], &dashboard["metadata"]["project"]),
+        (0, &"Dashboard".into(), &"team-a".into()),
+        "{stderr}"
+    );
+    assert_eq!(render(&of("notebook")).1, stdout, "in any case, and the same bytes each time");
+    let (_, by_template, _) = render(&of("vllm"));
+    let mut by_kind = of("InferenceService");
+    by_kind.extend(["--engine", "vllm"]);
+    assert_eq!(render(&by_kind).1, by_template);
+    for (wrong, expected) in [
+        (vec!["Pod", "--name", "a", "--namespace", "a"], "neither a kind"),
+        (vec!["Project", "--name", "a", "--namespace", "a"], "name one of project, gpus, past-runs"),
+        (vec!["Notebook", "--name", "A", "--namespace", "a"], "--name"),
+        (vec!["Notebook", "--name", "a", "--namespace", "a b"], "--namespace"),
+        (vec!["Notebook", "--name", "a", "--namespace", "a", "--engine", "x"], "known are vLLM"),
+        (vec!["Notebook", "--name", "a", "--namespace", "a", "--folder", "no-such"], "cannot be read"),
+        (vec!["Notebook", "--name", "a", "--namespace", "a", "--config", "no-such"], "cannot be read"),
+        (vec!["Notebook", "--name", "a"], "--namespace"),
+    ] {
+        let (code, stdout, stderr) = render(&wrong);
+        assert!(code == 2 && stdout.is_empty() && stderr.contains(expected), "{wrong:?}: {stderr}");
+    }
+    // A folder with a wrong template: each problem with file, line and column.
+    let folder = std::env::temp_dir().join(format!("templates-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let example = std::fs::read_to_string("tests/golden/dashboards/example.yaml").unwrap();
+    std::fs::write(folder.join("bad.yaml"), example.replace("<<namespace>>", "<<namespce>>")).unwrap();
+    let (code, _, stderr) = text(&run(&["dashboards", "list", "--folder", &folder.to_string_lossy()], ""));
+    assert!(code == 2 && stderr.contains("bad.yaml:") && stderr.contains("did you mean \"namespace\"?"), "{stderr}");
+    let config = std::fs::read_to_string("tests/golden/config/readme.yaml").unwrap();
+    let with = folder.join("config");
+    std::fs::write(&with, format!("{config}\ndashboards:\n  folder: {}\n", folder.display())).unwrap();
+    let (code, stdout, stderr) = text(&run(&["check", "--config", &with.to_string_lossy()], ""));
+    assert!(code == 2 && stdout.is_empty() && stderr.contains("bad.yaml:"), "check tells it too: {stderr}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn confine_answers_line_by_line() {
     let input = "# a comment\n{\"q\": \"up\"}\n{\"q\": \"sum(\"}\n{\"q\": \"info(up)\"}\n";
     let (code, stdout, _) = text(&run(&["confine", "--namespace", "a", "--namespace", "b"], input));

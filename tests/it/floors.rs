@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 8] = ["names", "encoding", "refusal", "promql", "route", "document", "dashboards", "page"];
+const PURE: [&str; 9] = ["names", "encoding", "refusal", "yaml", "promql", "route", "document", "dashboards", "page"];
 const IMPURE: [&str; 12] = [
     "tokio",
     "hyper::",

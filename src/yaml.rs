@@ -1,24 +1,54 @@
-//! YAML becomes a small tree with places. Only the plain part of YAML is read: no anchors, aliases, tags, or second document.
+//! YAML, and so JSON, becomes a small tree with places. Only the plain part of YAML is read: no anchors, aliases, tags, or
+//! second document.
+
+use std::fmt;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-use super::decode::Problem;
-
 /// The largest file.
-const LARGEST: usize = 1 << 20;
-/// How deeply it may nest.
-const DEEPEST: usize = 16;
+pub const LARGEST: usize = 1 << 20;
+
+/// Something that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// Such as `metrics_backends[0].url`; empty for the file as a whole.
+    pub path: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(line: usize, column: usize, path: &str, message: impl Into<String>) -> Self {
+        Self { line, column, path: path.to_owned(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
 
 /// A value and where it stands; line and column count from 1.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) column: usize,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    /// A single value that stands in quotes, or as a block: text, whatever it looks like.
+    pub(crate) text: bool,
+    pub(crate) value: Value,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing, `~` or `null`.
     Nothing,
     Word(String),
@@ -27,7 +57,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    pub(super) const fn words(&self) -> &'static str {
+    pub(crate) const fn words(&self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Word(_) => "a single value",
@@ -37,12 +67,12 @@ impl Value {
     }
 }
 
-/// The tree, and the keys that stand twice in a section, of which it holds the first.
-pub(super) fn parse(text: &str) -> Result<(Node, Vec<Problem>), Problem> {
+/// The tree, at most so deep, and the keys that stand twice in a section, of which it holds the first.
+pub(crate) fn parse(text: &str, deepest: usize) -> Result<(Node, Vec<Problem>), Problem> {
     if text.len() > LARGEST {
         return Err(Problem::new(1, 1, "", format!("the file is larger than {LARGEST} bytes")));
     }
-    let mut reader = Reader { parser: Parser::new_from_str(text), depth: 0, twice: Vec::new() };
+    let mut reader = Reader { parser: Parser::new_from_str(text), left: deepest, twice: Vec::new() };
     let mut root = None;
     loop {
         let (event, line, column) = reader.next()?;
@@ -56,12 +86,13 @@ pub(super) fn parse(text: &str) -> Result<(Node, Vec<Problem>), Problem> {
             event => root = Some(reader.node(event, line, column)?),
         }
     }
-    Ok((root.unwrap_or(Node { line: 1, column: 1, value: Value::Nothing }), reader.twice))
+    Ok((root.unwrap_or(Node { line: 1, column: 1, text: false, value: Value::Nothing }), reader.twice))
 }
 
 struct Reader<'t> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
-    depth: usize,
+    /// How much deeper it may nest.
+    left: usize,
     twice: Vec<Problem>,
 }
 
@@ -83,10 +114,11 @@ impl<'t> Reader<'t> {
 
     fn node(&mut self, event: Event<'t>, line: usize, column: usize) -> Result<Node, Problem> {
         let fail = |message: &str| Err(Problem::new(line, column, "", message));
-        if self.depth == DEEPEST {
+        if self.left == 0 {
             return fail("nested too deeply");
         }
-        self.depth += 1;
+        self.left -= 1;
+        let quoted = matches!(&event, Event::Scalar(_, style, ..) if *style != ScalarStyle::Plain);
         let value = match event {
             Event::Scalar(_, _, anchor, _) | Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _)
                 if anchor != 0 =>
@@ -136,7 +168,7 @@ impl<'t> Reader<'t> {
             }
             _ => return fail("not understood"),
         };
-        self.depth -= 1;
-        Ok(Node { line, column, value })
+        self.left += 1;
+        Ok(Node { line, column, text: quoted, value })
     }
 }

@@ -357,7 +357,7 @@ async fn frames_are_for_the_console_if_somebody_says_so() {
             assert_eq!(headers.contains_key("x-frame-options"), setting.is_empty(), "{path}");
             let plain = ["cache-control", "x-content-type-options", "referrer-policy"]
                 .map(|name| headers[name].to_str().unwrap());
-            assert_eq!(plain, ["no-store", "nosniff", "no-referrer"], "{path}");
+            assert_eq!(plain, ["no-store", "nosniff", "strict-origin"], "{path}");
         }
         assert_eq!(browser.goes("/").await.headers["content-security-policy"], files);
     }

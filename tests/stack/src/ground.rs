@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::kubernetes::Kubernetes;
-use crate::openshift::{Endpoint, Fault, OpenShift, Rule, Subject};
+use crate::openshift::{Discovery, Endpoint, Fault, OpenShift, Rule, Subject};
 
 /// Everybody, with their groups. Nobody has a right yet.
 pub const PEOPLE: [(&str, &[&str]); 5] =
@@ -21,6 +21,9 @@ pub enum Kind {
     Plain,
     /// The real API server with etcd.
     Real,
+    /// The same behind the stand-in, which lets people log in and reviews their tokens for it, as on OpenShift; it also
+    /// believes an external provider, when there is one.
+    RealWithLogin,
 }
 
 /// A running cluster. Users of service accounts are bound by their full names.
@@ -37,13 +40,14 @@ impl Ground {
     /// # Errors
     /// When something cannot be built or started; the text says what.
     pub async fn start(kind: Kind, folder: &Path, say: &dyn Fn(&str)) -> io::Result<Self> {
-        if kind == Kind::Real {
-            return Ok(Self::Real(Box::new(Kubernetes::start(folder, say).await?)));
+        if matches!(kind, Kind::Real | Kind::RealWithLogin) {
+            return Ok(Self::Real(Box::new(Kubernetes::start(folder, kind == Kind::RealWithLogin, say).await?)));
         }
         let stand_in = OpenShift::start(folder).await?;
         let cluster = stand_in.cluster();
         if kind == Kind::Plain {
             cluster.set_fault(Endpoint::Projects, Some(Fault::Missing));
+            cluster.set_discovery(Discovery::Missing);
         }
         let tokens = PEOPLE
             .iter()
@@ -69,7 +73,7 @@ impl Ground {
     pub fn ca_file(&self) -> PathBuf {
         match self {
             Self::StandIn(stand_in, _) => stand_in.ca_file(),
-            Self::Real(real) => real.folder().join("ca.crt"),
+            Self::Real(real) => real.ca_file(),
         }
     }
 
@@ -79,6 +83,15 @@ impl Ground {
         match self {
             Self::StandIn(stand_in, _) => stand_in.token_file(),
             Self::Real(real) => real.folder().join("token"),
+        }
+    }
+
+    /// The stand-in, with its OAuth server.
+    #[must_use]
+    pub fn stand_in(&self) -> Option<&OpenShift> {
+        match self {
+            Self::StandIn(stand_in, _) => Some(stand_in),
+            Self::Real(real) => real.front(),
         }
     }
 

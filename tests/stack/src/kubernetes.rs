@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::ground::PEOPLE;
 use crate::http::{Answer, Https};
-use crate::openshift::{Certificates, Rule, Subject, random_text};
+use crate::openshift::{Certificates, OpenShift, Rule, SIDECAR, Subject, random_text};
 use crate::servers::{self, Server};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -30,6 +30,8 @@ fn etcd() -> io::Result<PathBuf> {
 pub struct Kubernetes {
     url: String,
     folder: PathBuf,
+    /// What stands before it.
+    front: Option<OpenShift>,
     admin: Admin,
     /// Signs the tokens of service accounts.
     key: rcgen::KeyPair,
@@ -55,9 +57,13 @@ impl Kubernetes {
     /// Starts everything on free ports of the loopback, with a certificate authority of its own, applies our manifest
     /// as it is shipped, and writes `ca.crt` and `token` (the sidecar's) into `folder`.
     ///
+    /// `with_login` puts the stand-in before it: the stand-in answers what OpenShift adds to the API, forwards the rest, and
+    /// reviews the tokens of its own OAuth server when the API server asks. An external provider can be named later, by
+    /// [`Self::believe`].
+    ///
     /// # Errors
     /// When something cannot be built or started; the text says what.
-    pub async fn start(folder: &Path, say: &dyn Fn(&str)) -> io::Result<Self> {
+    pub async fn start(folder: &Path, with_login: bool, say: &dyn Fn(&str)) -> io::Result<Self> {
         let etcd = etcd()?;
         let program = servers::binary("kube-apiserver", servers::KUBERNETES, say)?;
         let controllers = servers::binary("kube-controller-manager", servers::KUBERNETES, say)?;
@@ -74,13 +80,24 @@ impl Kubernetes {
         let port = servers::free_port()?;
         let url = format!("https://127.0.0.1:{port}");
         let (ca, key) = write_certificates(folder)?;
-        let server = start_server(&program, &etcd_url, port, folder)?;
+        let mut more = Vec::new();
+        let mut front = None;
+        if with_login {
+            let stand_in = OpenShift::start_before(&folder.join("front"), &url, &ca).await?;
+            for (name, groups) in PEOPLE {
+                stand_in.cluster().add_user(name, groups);
+            }
+            more = reviewed_by(&stand_in, folder)?;
+            front = Some(stand_in);
+        }
+        let server = start_server(&program, &etcd_url, port, folder, &more)?;
         let admin = Admin { https: Https::new(&url, &ca)?, token: admin_token.clone() };
         admin.ready(&server).await?;
         let controllers = startcontrollers(&controllers, &url, &admin_token, folder)?;
         let cluster = Self {
             url,
             folder: folder.to_owned(),
+            front,
             admin,
             key,
             tokens,
@@ -112,7 +129,10 @@ impl Kubernetes {
         let metadata = json!({ "name": "system:aggregated-metrics-reader", "labels": labels });
         self.admin.post(&format!("{RBAC}/clusterroles"), &json!({ "metadata": metadata, "rules": [rule] })).await?;
         let token = self.account_token("perses", "perses-sidecar", &[]).await?;
-        fs::write(self.folder.join("token"), token)?;
+        fs::write(self.folder.join("token"), &token)?;
+        if let Some(front) = &self.front {
+            front.cluster().adopt_token(&token, SIDECAR, None);
+        }
         self.aggregated().await
     }
 
@@ -143,7 +163,27 @@ impl Kubernetes {
     /// `https://127.0.0.1:PORT`
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        self.front.as_ref().map_or(&self.url, OpenShift::url)
+    }
+
+    /// What stands before it, if people can log in.
+    #[must_use]
+    pub fn front(&self) -> Option<&OpenShift> {
+        self.front.as_ref()
+    }
+
+    /// The authority of whoever answers at [`Self::url`].
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.front.as_ref().map_or_else(|| self.folder.join("ca.crt"), OpenShift::ca_file)
+    }
+
+    /// Lets the API server believe an external OpenID provider from now on; it reads the file again by itself.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn believe(&self, issuer: &str, authority: &str, audience: &str) -> io::Result<()> {
+        fs::write(self.folder.join("authentication.yaml"), believing(Some((issuer, authority, audience))))
     }
 
     /// Where `ca.crt` and `token` are.
@@ -309,7 +349,49 @@ async fn start_etcd(program: &Path, folder: &Path) -> io::Result<(Server, String
     Ok((server, client))
 }
 
-fn start_server(program: &Path, etcd: &str, port: u16, folder: &Path) -> io::Result<Server> {
+/// Whom the API server believes besides its own accounts and its token file, in the words of its structured
+/// configuration. As on OpenShift, names come without a prefix.
+fn believing(provider: Option<(&str, &str, &str)>) -> String {
+    let jwt = provider.map(|(issuer, authority, audience)| {
+        json!({
+            "issuer": { "url": issuer, "audiences": [audience], "certificateAuthority": authority },
+            "claimMappings": {
+                "username": { "claim": "preferred_username", "prefix": "" },
+                "groups": { "claim": "groups", "prefix": "" },
+            },
+        })
+    });
+    let jwt: Vec<Value> = jwt.into_iter().collect();
+    json!({ "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": jwt }).to_string()
+}
+
+/// The flags of an API server that lets the stand-in review the tokens it does not know, as OpenShift's does. Verdicts are
+/// not remembered, so that the tests see what is deleted at once.
+fn reviewed_by(stand_in: &OpenShift, folder: &Path) -> io::Result<Vec<String>> {
+    let reviewer = stand_in.cluster().service_account_token("openshift-oauth-apiserver", "reviewer", &[]);
+    stand_in
+        .cluster()
+        .bind_cluster_role("system:serviceaccount:openshift-oauth-apiserver:reviewer", "system:auth-delegator");
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "webhook",
+        "clusters": [{ "name": "webhook", "cluster": {
+            "server": format!("{}/apis/oauth.openshift.io/v1/tokenreviews", stand_in.url()),
+            "certificate-authority": stand_in.ca_file() } }],
+        "users": [{ "name": "webhook", "user": { "token": reviewer } }],
+        "contexts": [{ "name": "webhook", "context": { "cluster": "webhook", "user": "webhook" } }],
+    });
+    let file = |name: &str| folder.join(name);
+    fs::write(file("webhook.kubeconfig"), text.to_string())?;
+    fs::write(file("authentication.yaml"), believing(None))?;
+    Ok(vec![
+        format!("--authentication-token-webhook-config-file={}", file("webhook.kubeconfig").display()),
+        "--authentication-token-webhook-version=v1".to_owned(),
+        "--authentication-token-webhook-cache-ttl=0s".to_owned(),
+        format!("--authentication-config={}", file("authentication.yaml").display()),
+    ])
+}
+
+fn start_server(program: &Path, etcd: &str, port: u16, folder: &Path, more: &[String]) -> io::Result<Server> {
     let file = |name: &str| folder.join(name).display().to_string();
     let arguments = [
         format!("--etcd-servers={etcd}"),
@@ -328,6 +410,7 @@ fn start_server(program: &Path, etcd: &str, port: u16, folder: &Path) -> io::Res
         // Nothing runs pods here.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
     ];
+    let arguments = [&arguments[..], more].concat();
     Server::start(program, &arguments, &folder.join("kube-apiserver.log"), &[])
 }
 

@@ -10,4 +10,5 @@ mod overlay;
 pub mod servers;
 pub mod thanos;
 pub mod tour;
+mod ui;
 pub mod world;

@@ -32,6 +32,9 @@ struct Flags {
     /// Use another folder of Perses plugins.
     #[arg(long, value_name = "DIR")]
     perses_plugins: Option<PathBuf>,
+    /// A folder that Perses serves as its web UI.
+    #[arg(long, value_name = "DIR")]
+    ui: Option<PathBuf>,
     /// Print the sidecar's command line instead of starting it.
     #[arg(long)]
     no_sidecar: bool,
@@ -56,6 +59,7 @@ async fn run(flags: &Flags) -> io::Result<ExitCode> {
         perses: flags.perses.clone(),
         prometheus: flags.prometheus.clone(),
         plugins: flags.perses_plugins.clone(),
+        ui: flags.ui.clone(),
         config: flags.config.clone(),
         quick: flags.check,
         ..Options::default()

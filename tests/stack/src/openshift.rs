@@ -6,6 +6,7 @@
 mod oauth;
 mod own;
 mod rbac;
+mod remote;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +17,13 @@ use std::time::{Duration, SystemTime};
 
 pub use oauth::{Discovery, Grant, OAuthClient, Route};
 use rbac::{Binding, Rbac};
+
+use crate::http::Https;
 pub use rbac::{Rule, Subject, Who};
 use serve::Face;
+
+/// The audience of tokens that say nothing else.
+const API: &str = "https://kubernetes.default.svc";
 
 /// The names in the OAuth server's certificate.
 const ROUTED: [&str; 3] = ["127.0.0.1", "localhost", "oauth-openshift.apps.test"];
@@ -42,6 +48,8 @@ pub enum Endpoint {
     Discovery,
     Authorize,
     Token,
+    /// Where an API server has the tokens of the OAuth server reviewed.
+    Webhook,
 }
 
 /// How an endpoint fails.
@@ -99,6 +107,8 @@ struct State {
     last_bodies: BTreeMap<Endpoint, Vec<u8>>,
     advance: Duration,
     oauth: oauth::Oauth,
+    /// The real API server, if there is one.
+    behind: Option<Arc<Https>>,
 }
 
 impl State {
@@ -114,6 +124,10 @@ pub struct Cluster(Arc<Mutex<State>>);
 impl Cluster {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn behind(&self) -> Option<Arc<Https>> {
+        self.state().behind.clone()
     }
 
     /// One more namespace.
@@ -359,7 +373,8 @@ pub struct OpenShift {
     folder: PathBuf,
     cluster: Cluster,
     oauth_certificate: serve::Shown,
-    tasks: [tokio::task::JoinHandle<()>; 2],
+    remote: String,
+    tasks: [tokio::task::JoinHandle<()>; 3],
 }
 
 impl OpenShift {
@@ -369,8 +384,22 @@ impl OpenShift {
     /// # Errors
     /// When a file cannot be written or no port is free.
     pub async fn start(folder: &Path) -> io::Result<Self> {
+        Self::begin(folder, None).await
+    }
+
+    /// Starts before a real API server, whose authority is `ca`, in PEM: it answers what OpenShift adds, and forwards the
+    /// rest.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn start_before(folder: &Path, url: &str, ca: &str) -> io::Result<Self> {
+        Self::begin(folder, Some(Https::new(url, ca)?)).await
+    }
+
+    async fn begin(folder: &Path, behind: Option<Https>) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let cluster = Cluster::default();
+        cluster.state().behind = behind.map(Arc::new);
         {
             let mut state = cluster.state();
             state.rbac = Rbac::stock();
@@ -394,7 +423,9 @@ impl OpenShift {
         let shown = Arc::clone(&oauth_certificate);
         let oauth = tokio::spawn(serve::serve(listener, shown, cluster.clone(), Face::Oauth));
         cluster.state().oauth.issuer = issuer;
-        let stand_in = Self { url, folder: folder.to_owned(), cluster, oauth_certificate, tasks: [api, oauth] };
+        let (remote, control) = remote::serve(cluster.clone()).await?;
+        let tasks = [api, oauth, control];
+        let stand_in = Self { url, folder: folder.to_owned(), cluster, oauth_certificate, remote, tasks };
         stand_in.publish(&certificates)?;
         Ok(stand_in)
     }
@@ -402,6 +433,18 @@ impl OpenShift {
     fn publish(&self, certificates: &Certificates) -> io::Result<()> {
         self.cluster.state().oauth.authority.clone_from(&certificates.ca);
         std::fs::write(self.oauth_ca_file(), &certificates.ca)
+    }
+
+    /// Where another process may change the state.
+    #[must_use]
+    pub fn remote(&self) -> &str {
+        &self.remote
+    }
+
+    /// Whether the API says that people log in here.
+    #[must_use]
+    pub fn lets_in(&self) -> bool {
+        self.cluster.state().oauth.document().is_some()
     }
 
     /// `https://127.0.0.1:PORT` of the OAuth server.
@@ -506,7 +549,8 @@ impl Certificates {
     pub fn make(names: &[&str]) -> io::Result<Self> {
         let mut params = rcgen::CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "stand-in");
+        // Two authorities must not have one name.
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("stand-in {}", random_text(8)));
         let ca_key = rcgen::KeyPair::generate().map_err(io::Error::other)?;
         let ca = params.self_signed(&ca_key).map_err(io::Error::other)?;
         let issuer = rcgen::Issuer::new(params, ca_key);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::data::{self, TEAMS};
 use crate::ground::{Ground, Kind};
 use crate::http::Http;
-use crate::openshift::{Certificates, Subject};
+use crate::openshift::{Certificates, OpenShift, SIDECAR, Subject};
 use crate::overlay::lay_over;
 use crate::servers::{self, Server};
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub prometheus: Option<PathBuf>,
     /// Another folder of Perses plugins.
     pub plugins: Option<PathBuf>,
+    /// A folder that Perses serves as its web UI.
+    pub ui: Option<PathBuf>,
     /// Keys that are laid over the demo's configuration.
     pub config: Option<PathBuf>,
     /// Shorter staleness bounds, so that a tour need not wait for a minute.
@@ -66,14 +68,14 @@ pub struct World {
     pub ports: [u16; 4],
     /// The folder of this run.
     pub folder: PathBuf,
-    exporter: tokio::task::JoinHandle<()>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
     /// The link through which Perses reaches its database.
     database: PathBuf,
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.exporter.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
         let _ = fs::remove_file(&self.database);
     }
 }
@@ -104,6 +106,13 @@ impl World {
         let (perses, perses_url, database) = start_perses(&perses, &folder, options.plugins.as_deref()).await?;
         say("Perses is ready");
         seed(&perses_url, &prometheus_url).await?;
+        let mut tasks = vec![exporter];
+        let mut perses_url = perses_url;
+        if let Some(folder) = &options.ui {
+            let (url, task) = crate::ui::serve(&perses_url, folder).await?;
+            perses_url = url;
+            tasks.push(task);
+        }
 
         let certificates = Certificates::make(&["localhost", "127.0.0.1"])?;
         let ca_file = folder.join("gateway-ca.crt");
@@ -123,9 +132,14 @@ impl World {
             ca_file,
             ports,
             folder,
-            exporter,
+            tasks,
             database,
         };
+        if let Some(stand_in) = world.oauth() {
+            let here = format!("https://localhost:{}/-/callback", world.ports[1]);
+            let key = "serviceaccounts.openshift.io/oauth-redirecturi.sidecar";
+            stand_in.cluster().annotate_account("perses", "perses-sidecar", key, &here);
+        }
         let mut text = world.sidecar_config(options.quick);
         if let Some(path) = &options.config {
             text = lay_over(&text, &fs::read_to_string(path)?)?;
@@ -134,11 +148,20 @@ impl World {
         Ok(world)
     }
 
+    /// The stand-in, where people log in at it.
+    fn oauth(&self) -> Option<&OpenShift> {
+        self.ground.stand_in().filter(|stand_in| stand_in.lets_in())
+    }
+
     /// The sidecar's configuration for this world.
     #[must_use]
     pub fn sidecar_config(&self, quick: bool) -> String {
         let [gateway, https, admin, control] = self.ports;
         let folder = self.folder.display();
+        let login = self.oauth().map_or_else(String::new, |stand_in| {
+            let ca = stand_in.oauth_ca_file();
+            format!("  openshift:\n    client_id: {SIDECAR}\n    ca_file: {}\n", ca.display())
+        });
         let bounds = if quick {
             "  token_ttl: 2s\n  token_failure_ttl: 1s\n  allow_ttl: 2s\n  deny_ttl: 1s\n  namespaces_ttl: 2s\n"
         } else {
@@ -149,7 +172,7 @@ impl World {
              tls:\n  certificate_file: {folder}/gateway.crt\n  key_file: {folder}/gateway.key\n\
              perses:\n  url: {}\n\
              cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n\
-             login:\n  external_url: https://localhost:{https}\n\
+             login:\n  external_url: https://localhost:{https}\n{login}\
              access:\n{bounds}\
              metrics_backends:\n  - name: prometheus\n    url: {}\n    labels:\n      - metrics: [\"DCGM_*\"]\n        \
              label: exported_namespace\n        where:\n          namespace: nvidia-gpu-operator\n\
@@ -232,6 +255,9 @@ impl World {
             "perses": self.perses_url,
             "prometheus": self.prometheus_url,
             "cluster": self.ground.url(),
+            "oauth": self.oauth().map(OpenShift::oauth_url),
+            "stand_in": self.ground.stand_in().map(OpenShift::remote),
+            "folder": self.folder,
             "config_file": self.config_file,
             "users": users,
             "pids": { "sidecar": sidecar.map(Server::pid), "perses": self.perses.pid(), "prometheus": self.prometheus.pid() },
@@ -253,6 +279,9 @@ async fn populate(ground: &Ground) -> io::Result<BTreeMap<&'static str, Person>>
         .into_iter()
         .map(|name| {
             let password = format!("{name}-{}", crate::openshift::random_text(8));
+            if let Some(stand_in) = ground.stand_in() {
+                stand_in.cluster().set_password(name, &password);
+            }
             (name, Person { password, token: ground.token(name).to_owned() })
         })
         .collect())

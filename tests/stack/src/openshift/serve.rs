@@ -16,7 +16,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::oauth::{self, Question};
 use super::rbac::{Asked, Who};
-use super::{Cluster, Endpoint, Fault, State, Token, own};
+use super::{API, Cluster, Endpoint, Fault, State, Token, own};
+use crate::http::Https;
 
 /// Where the cluster publishes the authority of its routers.
 const SERVING: &str = "/api/v1/namespaces/openshift-config-managed/configmaps/oauth-serving-cert";
@@ -51,6 +52,29 @@ pub(super) async fn serve(listener: TcpListener, shown: Shown, cluster: Cluster,
     }
 }
 
+/// Whether OpenShift adds it to what a real API server has.
+fn is_added(endpoint: Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Discovery | Endpoint::Users | Endpoint::AccessTokens | Endpoint::Webhook)
+}
+
+async fn forward(
+    behind: &Https,
+    head: &http::request::Parts,
+    body: &Bytes,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let text =
+        |name: &http::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let token = text(&header::AUTHORIZATION).strip_prefix("Bearer ").unwrap_or_default();
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let body = String::from_utf8_lossy(body).into_owned();
+    let answer = behind.send(head.method.as_str(), path, token, text(&header::CONTENT_TYPE), body).await?;
+    let mut response = reply(answer.status, String::from_utf8_lossy(&answer.body).into_owned());
+    response
+        .headers_mut()
+        .extend(answer.headers.get(header::CONTENT_TYPE).map(|kind| (header::CONTENT_TYPE, kind.clone())));
+    Ok(response)
+}
+
 fn endpoint(face: Face, method: &Method, path: &str) -> Option<Endpoint> {
     match (face, method.as_str(), path) {
         (Face::Oauth, _, "/oauth/authorize") => Some(Endpoint::Authorize),
@@ -58,6 +82,7 @@ fn endpoint(face: Face, method: &Method, path: &str) -> Option<Endpoint> {
         (Face::Oauth, ..) => None,
         (Face::Api, "GET", "/.well-known/oauth-authorization-server") => Some(Endpoint::Discovery),
         (Face::Api, "POST", "/apis/authentication.k8s.io/v1/tokenreviews") => Some(Endpoint::TokenReviews),
+        (Face::Api, "POST", "/apis/oauth.openshift.io/v1/tokenreviews") => Some(Endpoint::Webhook),
         (Face::Api, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews") => Some(Endpoint::AccessReviews),
         (Face::Api, "GET", "/apis/project.openshift.io/v1/projects") => Some(Endpoint::Projects),
         (Face::Api, "GET", "/api/v1/namespaces") => Some(Endpoint::Namespaces),
@@ -99,6 +124,13 @@ async fn answer(
         }
         Some(Fault::Truncated) => return Ok(raw(200, "application/json", "{\"access_token\": \"sha256~")),
         Some(Fault::Missing | Fault::Contradiction) | None => {}
+    }
+    if face == Face::Api
+        && !endpoint.is_some_and(is_added)
+        && path != SERVING
+        && let Some(behind) = cluster.behind()
+    {
+        return forward(&behind, &head, &body).await;
     }
     let mut state = cluster.state();
     let now = SystemTime::now() + state.advance;
@@ -145,14 +177,14 @@ async fn answer(
         Some(Endpoint::Projects) if matches!(fault, Some(Fault::Missing)) => {
             if may("list", "project.openshift.io", "projects") { missing() } else { status(403, "forbidden") }
         }
-        Some(Endpoint::TokenReviews) if !may("create", "authentication.k8s.io", "tokenreviews") => {
+        Some(Endpoint::TokenReviews | Endpoint::Webhook) if !may("create", "authentication.k8s.io", "tokenreviews") => {
             status(403, "forbidden")
         }
         Some(Endpoint::AccessReviews) if !may("create", "authorization.k8s.io", "subjectaccessreviews") => {
             status(403, "forbidden")
         }
         Some(Endpoint::Namespaces) if !may("list", "", "namespaces") => status(403, "forbidden"),
-        Some(Endpoint::TokenReviews) => token_review(&mut state, &body),
+        Some(Endpoint::TokenReviews | Endpoint::Webhook) => token_review(&mut state, &body),
         Some(Endpoint::AccessReviews) => access_review(&state, &body, matches!(fault, Some(Fault::Contradiction))),
         Some(Endpoint::Namespaces) => list(state.namespaces.iter().map(String::as_str), "NamespaceList"),
         Some(Endpoint::Projects) => {
@@ -219,14 +251,12 @@ fn token_review(state: &mut State, body: &[u8]) -> Response<Full<Bytes>> {
     let Some(mut review) = object(body) else { return status(400, "no JSON object") };
     let asked: Vec<String> = serde_json::from_value(review["spec"]["audiences"].clone()).ok().unwrap_or_default();
     let text = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
-    let known = live(state, &text).filter(|token| {
-        // A token without audiences is meant for the API server; one with them, for these alone.
-        if asked.is_empty() {
-            token.audiences.is_empty()
-        } else {
-            token.audiences.iter().any(|audience| asked.contains(audience))
-        }
-    });
+    // A token without audiences is meant for the API server; one with them, for these alone.
+    let meant = |token: &Token, audience: &str| {
+        if token.audiences.is_empty() { audience == API } else { token.audiences.iter().any(|own| own == audience) }
+    };
+    let asked = if asked.is_empty() { vec![API.to_owned()] } else { asked };
+    let known = live(state, &text).filter(|token| asked.iter().any(|audience| meant(token, audience)));
     review["status"] = match known {
         None => json!({ "user": {}, "error": "[invalid bearer token]" }),
         Some(token) => {
@@ -237,8 +267,8 @@ fn token_review(state: &mut State, body: &[u8]) -> Response<Full<Bytes>> {
             if !token.scopes.is_empty() {
                 user["extra"] = json!({ "scopes.authorization.openshift.io": token.scopes });
             }
-            let audiences: Vec<&String> = token.audiences.iter().filter(|audience| asked.contains(audience)).collect();
-            json!({ "authenticated": true, "user": user, "audiences": if asked.is_empty() { json!(["https://kubernetes.default.svc"]) } else { json!(audiences) } })
+            let audiences: Vec<&String> = asked.iter().filter(|audience| meant(&token, audience)).collect();
+            json!({ "authenticated": true, "user": user, "audiences": audiences })
         }
     };
     reply(201, review.to_string())

@@ -13,6 +13,8 @@ use crate::encoding::{digest, unescape};
 pub(super) fn token(state: &mut State, question: &Question<'_>, now: SystemTime) -> Answer {
     let pairs = question.pairs();
     let get = |name: &str| value(&pairs, name).filter(|value| !value.is_empty());
+    // The other side's secret, but one to look for all the same.
+    state.oauth.minted.extend(get("code_verifier").map(str::to_owned));
     match get("grant_type") {
         Some("authorization_code") => {}
         Some("refresh_token" | "password" | "client_credentials" | "assertion") => {

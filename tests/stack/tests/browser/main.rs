@@ -1,0 +1,145 @@
+//! People with real browsers in front of the sidecar's own binary, and the stand-in's OAuth server before a client that
+//! others wrote. What happens in a browser is written in `tests/browser`; here the worlds are made, and all that was
+//! written down meanwhile is searched for secrets.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use perses_sidecar_stack::openshift::{OpenShift, SIDECAR};
+use perses_sidecar_stack::servers::{self, Server};
+use perses_sidecar_stack::world::{Options, World};
+use serde_json::json;
+
+/// `SIDECAR` names the binary; `tests/run` builds it in release mode.
+fn binary() -> PathBuf {
+    let built = || servers::checkout().join("target/release/perses-sidecar");
+    let path = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);
+    assert!(path.exists(), "{} is missing: cargo build --release --bin perses-sidecar", path.display());
+    path
+}
+
+/// The page and the plugins of the browser, built once.
+fn built() -> (PathBuf, PathBuf) {
+    static DIST: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    let folder = DIST.get_or_init(|| {
+        let folder = servers::home().join("browser");
+        let checkout = servers::checkout().join("tests/browser");
+        let done = Command::new("node").arg("build.mjs").arg(&folder).current_dir(checkout).status().unwrap();
+        assert!(done.success(), "the page could not be built");
+        folder
+    });
+    (folder.join("app"), folder.join("plugins"))
+}
+
+/// A UI that shows nothing: what matters in most tests is the way there.
+fn plain() -> PathBuf {
+    let folder = servers::run_folder("plain").unwrap();
+    let page = "<!doctype html><html lang=en><title>Perses</title><link rel=icon href=\"data:,\"><p>the UI</p></html>";
+    fs::write(folder.join("index.html"), page).unwrap();
+    folder
+}
+
+/// Runs one file of `tests/browser` with a world, and gives what it wrote.
+fn node(world: &Path, script: &str) -> String {
+    let folder = servers::checkout().join("tests/browser");
+    assert!(folder.join("node_modules").exists(), "npm ci is needed in {}", folder.display());
+    let output = Command::new("node")
+        .args(["--test", "--test-reporter=spec", script])
+        .current_dir(&folder)
+        .env("WORLD", world)
+        .env("PICTURES", servers::home().join("pictures"))
+        .env("NODE_EXTRA_CA_CERTS", world.with_file_name("gateway-ca.crt"))
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    eprintln!("{text}");
+    assert!(output.status.success(), "{script} failed");
+    assert!(!text.contains("ℹ tests 0") && text.contains("ℹ fail 0") && text.contains("ℹ skipped 0"), "{script}");
+    text
+}
+
+/// A world at trace level, and the sidecar in it.
+async fn world(options: Options) -> (World, Server, PathBuf) {
+    let options = Options { ui: options.ui.or_else(|| Some(plain())), quick: true, ..options };
+    let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
+    let mut arguments = world.sidecar_arguments();
+    *arguments.last_mut().unwrap() = "trace".to_owned();
+    let sidecar = Server::start(&binary(), &arguments, &world.folder.join("sidecar.log"), &[]).unwrap();
+    sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
+    let file = world.folder.join("world.json");
+    fs::write(&file, world.environment(Some(&sidecar)).to_string()).unwrap();
+    (world, sidecar, file)
+}
+
+/// Nothing that was minted stands in what the sidecar, Perses and Prometheus wrote.
+fn no_secrets(world: &World, sidecar: &Server) {
+    let mut secrets = world.ground.stand_in().map(|stand_in| stand_in.cluster().minted()).unwrap_or_default();
+    secrets.push(fs::read_to_string(world.ground.token_file()).unwrap());
+    secrets.extend(world.people.values().map(|person| person.token.clone()));
+    let noted = fs::read_to_string(world.folder.join("secrets.txt")).unwrap_or_default();
+    secrets.extend(noted.lines().map(str::to_owned));
+    secrets.retain(|secret| secret.trim().len() > 5);
+    assert!(secrets.len() > 20, "{} secrets", secrets.len());
+    let mut searched = 0;
+    let audit = fs::read_to_string(world.folder.join("audit.log")).unwrap_or_default();
+    for (name, text) in [
+        ("log", sidecar.output()),
+        ("audit", audit),
+        ("Perses", world.perses.output()),
+        ("Prometheus", world.prometheus.output()),
+    ] {
+        searched += text.len();
+        for secret in &secrets {
+            assert!(!text.contains(secret.trim()), "{name}: {}", line_with(&text, secret.trim()));
+        }
+    }
+    eprintln!("{} secrets, none of them in {searched} bytes", secrets.len());
+}
+
+fn line_with<'t>(text: &'t str, secret: &str) -> &'t str {
+    text.lines().find(|line| line.contains(secret)).unwrap_or_default()
+}
+
+/// The stand-in alone, asked by a library that knows the standards and nothing of us.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oauth_server_as_another_client_meets_it() {
+    let folder = servers::run_folder("conformance").unwrap();
+    let stand_in = OpenShift::start(&folder).await.unwrap();
+    let cluster = stand_in.cluster();
+    cluster.add_user("ada", &["devs"]);
+    cluster.set_password("ada", "lovelace");
+    let key = "serviceaccounts.openshift.io/oauth-redirecturi.app";
+    cluster.annotate_account("perses", "perses-sidecar", key, "https://app.example/-/callback");
+    let file = folder.join("world.json");
+    let world = json!({
+        "cluster": stand_in.url(), "oauth": stand_in.oauth_url(), "stand_in": stand_in.remote(), "folder": folder,
+        "ca_files": [stand_in.ca_file(), stand_in.oauth_ca_file()],
+        "client": SIDECAR, "secret": fs::read_to_string(stand_in.token_file()).unwrap(),
+        "private": cluster.service_account_token("perses", "perses-sidecar", &["login"]),
+        "foreign": cluster.service_account_token("perses", "other", &[]),
+        "full": cluster.issue_token("ada"),
+        "users": { "ada": { "password": "lovelace" } },
+    });
+    fs::write(&file, world.to_string()).unwrap();
+    node(&file, "conformance.test.mjs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logging_in_and_out_in_a_browser() {
+    let (world, sidecar, file) = world(Options::default()).await;
+    node(&file, "login.test.mjs");
+    no_secrets(&world, &sidecar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboards_of_the_published_packages() {
+    let (ui, plugins) = built();
+    let options = Options { ui: Some(ui), plugins: Some(plugins), ..Options::default() };
+    let (world, sidecar, file) = world(options).await;
+    node(&file, "panels.test.mjs");
+    no_secrets(&world, &sidecar);
+}

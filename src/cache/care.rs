@@ -118,7 +118,7 @@ impl Cache {
             }
             entries.push(entry);
         });
-        entries.sort_by(|a, b| b.bytes.cmp(&a.bytes));
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.bytes));
         entries.truncate(100);
         entries
     }

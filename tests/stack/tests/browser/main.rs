@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use perses_sidecar_stack::openshift::{OpenShift, SIDECAR};
+use perses_sidecar_stack::ground::{Ground, Kind};
+use perses_sidecar_stack::openshift::{Certificates, OpenShift, SIDECAR, Subject, random_text};
 use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::world::{Options, World};
 use serde_json::json;
@@ -132,6 +133,57 @@ async fn the_oauth_server_as_another_client_meets_it() {
 async fn logging_in_and_out_in_a_browser() {
     let (world, sidecar, file) = world(Options::default()).await;
     node(&file, "login.test.mjs");
+    no_secrets(&world, &sidecar);
+}
+
+/// A real API server behind the stand-in, and `oidc-provider` beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_api_server_and_a_provider() {
+    let folder = servers::run_folder("provider").unwrap();
+    let certificates = Certificates::make(&["127.0.0.1"]).unwrap();
+    let issuer = format!("https://127.0.0.1:{}", servers::free_port().unwrap());
+    let secret = random_text(40);
+    for (name, text) in [
+        ("ca.crt", &certificates.ca),
+        ("tls.crt", &certificates.certificate),
+        ("tls.key", &certificates.key),
+        ("secret", &secret),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let overlay = folder.join("overlay.yaml");
+    let place = folder.display();
+    let text = format!(
+        "login:\n  oidc:\n    issuer: {issuer}\n    client_id: perses\n    client_secret_file: {place}/secret\n    \
+         ca_file: {place}/ca.crt\n"
+    );
+    fs::write(&overlay, text).unwrap();
+    let options = Options { cluster: Kind::RealWithLogin, config: Some(overlay), ..Options::default() };
+    let (world, sidecar, file) = world(options).await;
+    let Ground::Real(real) = &world.ground else { panic!("no real API server") };
+    world.ground.bind(Some("team-c"), Subject::Group("devs".to_owned()), "view").await.unwrap();
+    let mut environment = world.environment(Some(&sidecar));
+    let settings = json!({
+        "url": issuer, "certificate": folder.join("tls.crt"), "key": folder.join("tls.key"), "client": "perses",
+        "secret": secret, "here": environment["https"], "people": { "lin": ["devs"] },
+    });
+    fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
+    let script = servers::checkout().join("tests/browser/provider.mjs").display().to_string();
+    let arguments = [script, folder.join("settings.json").display().to_string()];
+    let log = folder.join("provider.log");
+    let provider = Server::start(Path::new("node"), &arguments, &log, &[("NO_COLOR", "1")]).unwrap();
+    for _ in 0..200 {
+        if provider.output().contains("ready at") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(provider.output().contains("ready at"), "{}", provider.output());
+    real.believe(&issuer, &certificates.ca, "perses").unwrap();
+    environment["provider"] = json!(issuer);
+    fs::write(&file, environment.to_string()).unwrap();
+    node(&file, "real.test.mjs");
+    assert!(!sidecar.output().contains(&secret), "the client's secret was written down");
     no_secrets(&world, &sidecar);
 }
 

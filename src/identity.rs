@@ -30,7 +30,7 @@ pub use cookies::Names as CookieNames;
 pub use denied::Denied;
 use jwt::Precheck;
 pub use seal::{Purpose, Sealer};
-pub use session::Session;
+pub use session::{Session, Via};
 
 /// Extras that change with every token and decide nothing: sent to reviews, left out of keys.
 const NOT_IN_KEYS: [&str; 5] = [

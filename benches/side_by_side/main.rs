@@ -24,7 +24,7 @@ fn main() {
             true
         }
         _ => {
-            println!("compare [--rounds N] [--seconds N] | instructions read|query N");
+            println!("compare [--rounds N] [--seconds N] | instructions read|query|open|session N");
             true
         }
     };

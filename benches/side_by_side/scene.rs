@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use perses_sidecar::config::CookieKey;
+use perses_sidecar::identity::{CookieNames, Purpose, Sealer, Session, Via};
+use perses_sidecar::names::Secret;
 use perses_sidecar_stack::openshift::OpenShift;
 use perses_sidecar_stack::servers::{self, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +19,24 @@ pub(crate) struct Request {
     pub(crate) content_type: &'static str,
     pub(crate) body: &'static str,
 }
+
+/// What is counted besides, with nobody else to compare to.
+const OTHERS: [Request; 2] = [
+    // What a plain proxy does: a file of the UI, for which nobody is asked who they are.
+    Request { name: "open", method: "GET", path: "/app.js", content_type: "", body: "" },
+    // The same as `read`, by a session instead of a token.
+    Request {
+        name: "session",
+        method: "GET",
+        path: "/api/v1/projects/team-a/dashboards/overview",
+        content_type: "",
+        body: "",
+    },
+];
+
+/// Where the cookies of this scene live, and what they are sealed with.
+const HERE: &str = "https://perses.example";
+const KEY: &str = "V4mQ0Zt1yqk8n2u7Zr3oW5sXbC9dEfGh";
 
 pub(crate) const REQUESTS: [Request; 2] = [
     Request {
@@ -36,12 +57,17 @@ pub(crate) const REQUESTS: [Request; 2] = [
 
 impl Request {
     pub(crate) fn named(name: &str) -> Self {
-        REQUESTS.into_iter().find(|request| request.name == name).unwrap()
+        REQUESTS.into_iter().chain(OTHERS).find(|request| request.name == name).unwrap()
     }
 
-    fn bytes(&self, token: &str) -> Vec<u8> {
-        let Self { method, path, content_type, body, .. } = self;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: perses\r\nAuthorization: Bearer {token}\r\n");
+    fn bytes(&self, token: &str, cookie: &str) -> Vec<u8> {
+        let Self { method, path, content_type, body, name } = self;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: perses\r\n");
+        match *name {
+            "open" => {}
+            "session" => head += &format!("Sec-Fetch-Site: same-origin\r\nCookie: {cookie}\r\n"),
+            _ => head += &format!("Authorization: Bearer {token}\r\n"),
+        }
         if !body.is_empty() {
             head += &format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
         }
@@ -53,6 +79,8 @@ impl Request {
 pub(crate) struct Scene {
     pub(crate) folder: PathBuf,
     pub(crate) token: String,
+    /// A session with that token.
+    cookie: String,
     pub(crate) port: u16,
     admin: u16,
     config: PathBuf,
@@ -75,14 +103,18 @@ impl Scene {
              cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n\
              access:\n  token_ttl: 10m\n  allow_ttl: 10m\n  namespaces_ttl: 10m\n\
              metrics_backends:\n  - name: p\n    url: http://127.0.0.1:{metrics}\n    datasource: {{name: p}}\n\
+             login:\n  external_url: {HERE}\n  openshift:\n    client_id: system:serviceaccount:perses:perses-sidecar\n  session:\n    key_files: [{}]\n\
              cache:\n  mode: bypass\n\
              audit:\n  stream: \"off\"\n",
             openshift.url(),
             openshift.ca_file().display(),
             openshift.token_file().display(),
+            folder.join("cookie.key").display(),
         );
         std::fs::write(&config, text).unwrap();
-        Self { folder, token, port, admin, config, _openshift: openshift }
+        std::fs::write(folder.join("cookie.key"), KEY).unwrap();
+        let cookie = session(&token);
+        Self { folder, token, cookie, port, admin, config, _openshift: openshift }
     }
 
     /// The released gateway with one worker, under `wrapper` if there is one.
@@ -105,7 +137,7 @@ impl Scene {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         socket.set_nodelay(true).unwrap();
         for _ in 0..times {
-            exchange(&mut socket, &request.bytes(&self.token)).await;
+            exchange(&mut socket, &request.bytes(&self.token, &self.cookie)).await;
         }
     }
 
@@ -114,7 +146,7 @@ impl Scene {
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..count {
             let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-            let request = REQUESTS[0].bytes(&self.token);
+            let request = REQUESTS[0].bytes(&self.token, &self.cookie);
             asking.spawn(async move {
                 exchange(&mut socket, &request).await;
                 socket
@@ -128,6 +160,25 @@ impl Drop for Scene {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The cookie of somebody who has logged in, written some minutes ahead so that it is not written anew while it is counted.
+fn session(token: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let session = Session {
+        id: [7; 16],
+        via: Via::OpenShift,
+        began: now,
+        written: now + 240,
+        ends: now + 86_400,
+        token: Secret::new(token),
+        refresh: None,
+        subject: String::new(),
+    };
+    let (names, key) = (CookieNames::new(""), CookieKey::new(KEY.as_bytes()).unwrap());
+    let sealer = Sealer::new(&[key], &[0; 32], HERE).unwrap();
+    let sealed = sealer.seal(Purpose::Session, &names.session, &session.encode()).unwrap();
+    format!("theme=dark; {}=1.{sealed}", names.session)
 }
 
 /// One request and its whole answer, which must be good.

@@ -351,3 +351,28 @@ fn the_service_account_is_the_client_and_keys_come_in_order() {
     );
     assert_eq!(read(&prefixed).unwrap().config.live.login.unwrap().prefix, "/perses");
 }
+
+/// Every fragment of the README is a configuration that reads.
+#[test]
+fn the_login_modes_of_the_readme_read() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let mut pod = pod_with_keys();
+    let secret = pod.0[Path::new("/token")].clone();
+    for path in ["/var/run/secrets/perses-login/token", "/etc/oidc/client-secret"] {
+        pod.0.insert(PathBuf::from(path), secret.clone());
+    }
+    pod.0.insert(PathBuf::from("/etc/oauth-ca/ca-bundle.crt"), CA.to_vec());
+    for name in ["current", "previous"] {
+        let key = pod.0[Path::new("/keys/one")].clone();
+        pod.0.insert(PathBuf::from(format!("/etc/perses-sidecar-keys/{name}")), key);
+    }
+    let mut modes = Vec::new();
+    for block in readme.split("```").skip(1).step_by(2) {
+        let Some(fragment) = block.strip_prefix("yaml\n").filter(|text| text.starts_with("login:")) else { continue };
+        let loaded =
+            read(&format!("{BACKEND}{fragment}"), &pod).unwrap_or_else(|problems| panic!("{problems:?}\n{fragment}"));
+        let login = loaded.config.live.login;
+        modes.push(login.map(|login| (login.openshift.is_some(), login.oidc.is_some())));
+    }
+    assert_eq!(modes, [Some((true, false)), Some((false, true)), None]);
+}

@@ -481,7 +481,7 @@ impl Login {
     }
 
     /// Has the next token of an OpenID provider, once for all requests that need it; whether there is one. What a provider
-    /// refuses ends the session; one that does not answer leaves it as it is.
+    /// refuses is not asked for again; the session then ends with its token.
     async fn renew(&self, session: &mut Session, now: SystemTime) -> bool {
         let Some(refresh) = session.refresh.clone() else { return false };
         let Ok(provider) = self.providers.current().await else { return false };
@@ -491,6 +491,11 @@ impl Login {
         let mut key = [0; 32];
         let tag = digest::digest(&digest::SHA256, &[session.id.as_slice(), refresh.expose().as_bytes()].concat());
         key.copy_from_slice(tag.as_ref());
+        let mut spent = SessionId::default();
+        spent.copy_from_slice(&key[..16]);
+        if self.memory.denied.is_denied(&spent) {
+            return false;
+        }
         let (memory, before) = (Arc::clone(&self.memory), session.clone());
         // In a task of its own: a refresh token is used up even when whoever asked goes away.
         let lookup = tokio::spawn(async move {
@@ -506,8 +511,10 @@ impl Login {
             }
             Ok(Err(error)) => {
                 tracing::warn!(cause = %error, "A session could not be refreshed");
+                // Not the session: another replica may have used the refresh token a moment ago, and the browser may have
+                // the next one already. What is left is the token until its end.
                 if matches!(&*error, ExchangeError::Refused(word) if word == "invalid_grant") {
-                    self.memory.denied.deny(session.id, session.ends, now);
+                    self.memory.denied.deny(spent, session.ends, now);
                     session.refresh = None;
                 }
                 false

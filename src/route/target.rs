@@ -21,6 +21,10 @@ impl Target {
         }
         // What stands behind `#` is the browser's own business and never reaches a server.
         let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+        // The table lets one slash at the end go; two at the beginning name a host.
+        if path.contains("//") {
+            return None;
+        }
         let inner = path::check(path).ok()?;
         path::no_escapes(inner).ok()?;
         let below = path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
@@ -71,6 +75,8 @@ mod tests {
         for bad in [
             "",
             "x",
+            "//",
+            "//?x",
             "/-/login",
             "/-/logout",
             "/-/callback?code=x",
@@ -89,5 +95,24 @@ mod tests {
             assert_eq!(Target::parse(outside, "/perses"), None, "{outside}");
         }
         assert_eq!(Target::home("/perses").as_str(), "/perses/");
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 20_000, failure_persistence: None, ..Default::default() })]
+
+        /// Read by a browser's rules (the URL standard), a target that was kept stays on our origin and is what it was.
+        #[test]
+        fn properties_of_targets(
+            text in "(/|//|\\\\|/\\\\|\t|\n|\r|%2f|%5c|%09|\\.|\\.\\.|@|:|;|\\?|#|https:|javascript:|evil\\.example|a|-|whoami|[ -~]|\\PC){0,8}",
+            slash in proptest::bool::ANY,
+        ) {
+            let text = if slash { format!("/{text}") } else { text };
+            let Some(target) = Target::parse(&text, "") else { return Ok(()) };
+            let base = url::Url::parse("https://perses.example/-/callback?code=x").expect("a base");
+            let there = base.join(target.as_str()).expect("a place");
+            proptest::prop_assert_eq!(there.origin(), base.origin());
+            proptest::prop_assert_eq!(there.path(), text.split('?').next().expect("a path"));
+            proptest::prop_assert!(there.username().is_empty() && there.fragment().is_none());
+        }
     }
 }

@@ -167,8 +167,11 @@ async fn the_back_button_and_a_second_person_do_no_harm() {
     let mut browser = Browser::of(&gate);
     let place = browser.begins("/projects/team-a").await;
     let back = cluster.log_in("ada", place.split_once('?').unwrap().1).unwrap();
+    let mut copy = browser.clone();
     browser.comes_back(&back).await;
     let tokens = cluster.count(Endpoint::Token);
+    assert_eq!(copy.comes_back(&back).await.status, 400, "used up, also for whoever kept the cookie");
+    assert!(!copy.jar.contains_key(SESSION));
     let answer = browser.comes_back(&back).await;
     assert_eq!((answer.status, cluster.count(Endpoint::Token)), (400, tokens), "used up, and nobody was asked");
     assert!(answer.text().contains("Log in again") && answer.text().contains("Request <code>"), "{}", answer.text());

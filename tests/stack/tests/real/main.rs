@@ -5,6 +5,7 @@
 mod cluster;
 mod percli;
 mod perses;
+mod shared;
 mod stage;
 mod thanos;
 

@@ -35,6 +35,7 @@ pub use login::{CookieKey, Login, Oidc, OpenShift, joined};
 pub use shared::Shared;
 pub use telemetry::{Audit, LogLevel, Telemetry};
 pub use tls::{Tls, authorities};
+pub(crate) use units::duration;
 pub use watch::{Reload, Watcher, load};
 
 pub use crate::yaml::Problem;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::decode::Surroundings;
 use super::section::{Notes, Section};
+use super::shared::Shared;
 use super::units;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,6 +39,8 @@ pub struct Cache {
     pub errors: ErrorTerms,
     /// `cache.upstream`.
     pub upstream: Upstream,
+    /// `cache.shared`: the memory that replicas share; there is none by default.
+    pub shared: Option<Shared>,
 }
 
 /// `cache.mode`.
@@ -114,6 +117,7 @@ impl Default for Cache {
             rules: 5 * SECOND,
             errors: ErrorTerms { client: 10 * SECOND, server: SECOND },
             upstream: Upstream { at_once: 32, of_one_set: 8, waiting: 1024, abandoned: 2 * SECOND },
+            shared: None,
         }
     }
 }
@@ -199,6 +203,7 @@ pub(super) fn read(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mu
         abandoned: below.duration("abandoned", d.upstream.abandoned, (Duration::ZERO, 300 * SECOND), notes),
     };
     below.finish(notes);
+    let shared = super::shared::shared(&mut section, around, notes);
     section.finish(notes);
-    Cache { mode, memory, largest, range, instant, labels, series, metadata, rules, errors, upstream }
+    Cache { mode, memory, largest, range, instant, labels, series, metadata, rules, errors, upstream, shared }
 }

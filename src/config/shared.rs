@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::CookieKey;
 use super::decode::Surroundings;
 use super::section::{Notes, Section};
-use super::sections::{bundle, contents};
 use crate::names::Secret;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -82,7 +81,6 @@ fn place(text: &str) -> Result<(bool, String, u16, u16), String> {
 
 /// Reads the section below `cache`.
 pub(super) fn shared(cache: &mut Section<'_>, around: &dyn Surroundings, notes: &mut Notes) -> Option<Shared> {
-    let there = cache.has("shared");
     let mut section = cache.section("shared", notes);
     let url = section.optional("url", notes, place, |(tls, host, port, database)| {
         format!("{}://{host}:{port}/{database}", if *tls { "rediss" } else { "redis" })
@@ -95,7 +93,7 @@ pub(super) fn shared(cache: &mut Section<'_>, around: &dyn Surroundings, notes: 
     };
     let username = section.optional("username", notes, name, Clone::clone);
     let password = section.file("password_file", notes).and_then(|path| {
-        let bytes = contents(&section, "password_file", &path, around, notes)?;
+        let bytes = section.contents("password_file", &path, around, notes)?;
         let text = std::str::from_utf8(&bytes).map(|text| text.trim_end_matches(['\r', '\n'])).unwrap_or_default();
         if text.is_empty() || text.len() > 4096 {
             section.problem(notes, "password_file", "does not hold one password");
@@ -103,13 +101,13 @@ pub(super) fn shared(cache: &mut Section<'_>, around: &dyn Surroundings, notes: 
         }
         Some(Secret::new(text))
     });
-    let ca = section.file("ca_file", notes).and_then(|path| bundle(&section, "ca_file", &path, around, notes));
+    let ca = section.file("ca_file", notes).and_then(|path| section.authorities("ca_file", &path, around, notes));
     let path = |text: &str| {
         if text.is_empty() { Err("expected a file's path".to_owned()) } else { Ok(std::path::PathBuf::from(text)) }
     };
     let mut keys = Vec::new();
     for path in section.list("key_files", notes, path) {
-        match contents(&section, "key_files", &path, around, notes).map(|bytes| CookieKey::new(&bytes)) {
+        match section.contents("key_files", &path, around, notes).map(|bytes| CookieKey::new(&bytes)) {
             Some(Ok(key)) => keys.push(key),
             Some(Err(problem)) => section.problem(notes, "key_files", format!("{} {problem}", path.display())),
             None => {}
@@ -122,7 +120,7 @@ pub(super) fn shared(cache: &mut Section<'_>, around: &dyn Surroundings, notes: 
             "is required beside url: what is stored is encrypted, and believed only if it opens",
         );
     }
-    if there && url.is_none() && !section.has("url") {
+    if url.is_none() && !section.has("url") && (password.is_some() || username.is_some() || !keys.is_empty()) {
         section.problem(notes, "url", "is required, such as rediss://valkey.example:6379/0");
     }
     let prefix = |text: &str| {

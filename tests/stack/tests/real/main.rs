@@ -2,6 +2,7 @@
 //! the neighbours who do not, what it costs at rest, and every command of the README.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
+mod cached;
 mod cluster;
 mod percli;
 mod perses;

@@ -111,7 +111,7 @@ pub async fn run(
         })
     };
     let checks = {
-        let (live, reload) = (live_receiver, reload_receiver.clone());
+        let (live, reload) = (live_receiver.clone(), reload_receiver.clone());
         Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = Vec<Check>> + Send>> {
             let (live, problem) = (Arc::clone(&live.borrow()), reload.borrow().clone());
             Box::pin(async move { readiness(&live, problem).await })
@@ -135,7 +135,11 @@ pub async fn run(
     // These two outlive the others, so that a drain can be watched.
     let (keep, forever) = watch::channel(false);
     let operators = Shared::new((16, 16), metrics.connections());
-    let control_door = Control { config: shown_receiver, problem: reload_receiver };
+    let cache = {
+        let live = live_receiver;
+        Arc::new(move || Arc::clone(live.borrow().queries.cache()))
+    };
+    let control_door = Control { config: shown_receiver, cache, problem: reload_receiver };
     let mut watching = tokio::task::JoinSet::new();
     watching.spawn(listen::serve(admin, None, limits_receiver.clone(), probes, admin_door, forever.clone()));
     watching.spawn(listen::serve(control, None, limits_receiver, operators, control_door, forever));
@@ -344,10 +348,12 @@ fn build(
     let cache = before.map(|before| before.queries.cache()).filter(|cache| cache.memory() == settings.cache.memory);
     let cache =
         cache.cloned().unwrap_or_else(|| Cache::new(settings.cache.memory, Clock::default(), Arc::clone(metrics)));
+    let shared = sessions.shared_for(settings.cache.shared.as_ref(), metrics)?;
     // The last that can fail, and the only thing that is changed in place.
     if kept.is_some_and(|before| before.config.cluster.ca != settings.cluster.ca) {
         cluster.renew(&settings.cluster)?;
     }
+    sessions.share(shared);
     Ok(Live {
         catalog: Catalog::new(Arc::clone(&perses), Arc::clone(&access), &settings),
         queries: Queries::new(Arc::clone(&perses), clients, &settings, cache, Arc::clone(metrics)),

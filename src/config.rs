@@ -14,6 +14,7 @@ mod limits;
 mod listen;
 mod login;
 mod section;
+mod shared;
 mod telemetry;
 mod tls;
 mod units;
@@ -31,8 +32,10 @@ pub use decode::{Loaded, Surroundings, System, as_json, read};
 pub use limits::Limits;
 pub use listen::{Control, Fixed, Listen};
 pub use login::{CookieKey, Login, Oidc, OpenShift, joined};
+pub use shared::Shared;
 pub use telemetry::{Audit, LogLevel, Telemetry};
 pub use tls::{Tls, authorities};
+pub(crate) use units::duration;
 pub use watch::{Reload, Watcher, load};
 
 pub use crate::yaml::Problem;

@@ -8,14 +8,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use crate::cache::{Cache, Purge};
 use crate::config;
 use crate::listen::{Handler, Listener, Peer};
+
+/// The largest question.
+const LARGEST: usize = 64 << 10;
 
 /// The configuration in use, for whoever asks what it is.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct InUse {
 pub struct Control {
     /// What is in use.
     pub config: watch::Receiver<Arc<InUse>>,
+    /// The cache, as of the configuration in use.
+    pub cache: Arc<dyn Fn() -> Arc<Cache> + Send + Sync>,
     /// What is wrong with the newest file, or what waits for a restart; empty when all of it is in use.
     pub problem: watch::Receiver<String>,
 }
@@ -37,31 +43,62 @@ impl Handler for Control {
     type Body = Full<Bytes>;
 
     async fn call(&self, request: Request<Incoming>, _: Peer) -> Response<Full<Bytes>> {
-        let (head, _) = request.into_parts();
-        self.answer(&head.method, &head.uri, &head.headers)
+        let (head, body) = request.into_parts();
+        match Asked::read(&head.method, &head.uri, &head.headers) {
+            Err(refusal) => *refusal,
+            Ok(Asked::Config) => self.config(),
+            Ok(Asked::Stats) => answer(StatusCode::OK, &json!((self.cache)().stats())),
+            Ok(Asked::Purge) => match Limited::new(body, LARGEST).collect().await {
+                Err(_) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "what is to be forgotten is said in 64 KiB"),
+                Ok(body) => self.purge(&body.to_bytes()),
+            },
+        }
     }
 }
 
-impl Control {
-    /// Answers one question.
-    #[must_use]
-    pub fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Full<Bytes>> {
+/// What may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Config,
+    Stats,
+    Purge,
+}
+
+impl Asked {
+    fn read(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Self, Box<Response<Full<Bytes>>>> {
         if !is_for_us(uri, headers) {
             let message =
                 "only programs on the loopback are answered: the Host must be localhost or a loopback address";
-            return refuse(StatusCode::FORBIDDEN, message);
+            return Err(Box::new(refuse(StatusCode::FORBIDDEN, message)));
         }
-        let allowed = match uri.path() {
-            "/config" => Method::GET,
-            _ => return refuse(StatusCode::NOT_FOUND, "there is /config"),
+        let (asked, allowed) = match uri.path() {
+            "/config" => (Self::Config, Method::GET),
+            "/cache/stats" => (Self::Stats, Method::GET),
+            "/cache/purge" => (Self::Purge, Method::POST),
+            _ => {
+                let message = "there are /config, /cache/stats and /cache/purge";
+                return Err(Box::new(refuse(StatusCode::NOT_FOUND, message)));
+            }
         };
         if *method != allowed {
             let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &format!("use {allowed}"));
             if let Ok(value) = HeaderValue::try_from(allowed.as_str()) {
                 response.headers_mut().insert(header::ALLOW, value);
             }
-            return response;
+            return Err(Box::new(response));
         }
+        // A page can post any form across origins, but not this type.
+        let json = |value: &HeaderValue| value.as_bytes().starts_with(b"application/json");
+        if allowed == Method::POST && !headers.get(header::CONTENT_TYPE).is_some_and(json) {
+            let message = "use Content-Type: application/json";
+            return Err(Box::new(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)));
+        }
+        Ok(asked)
+    }
+}
+
+impl Control {
+    fn config(&self) -> Response<Full<Bytes>> {
         let config = Arc::clone(&self.config.borrow());
         let problem = self.problem.borrow().clone();
         let settings = config::as_json(&config.effective);
@@ -70,6 +107,20 @@ impl Control {
             &json!({ "version": env!("CARGO_PKG_VERSION"), "commit": crate::COMMIT, "problem": problem,
                 "yaml": config.effective, "settings": settings }),
         )
+    }
+
+    /// An empty body says nothing, and to forget everything must be said: `{}`.
+    fn purge(&self, body: &[u8]) -> Response<Full<Bytes>> {
+        // A list would do for the type, and mean everything.
+        let said = serde_json::from_slice::<serde_json::Map<String, Value>>(body);
+        match said.and_then(|said| serde_json::from_value::<Purge>(said.into())) {
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("what is to be forgotten: {error}")),
+            Ok(purge) => {
+                let purged = (self.cache)().purge(&purge);
+                tracing::info!(?purge, entries = purged.entries, "An operator made the cache forget");
+                answer(StatusCode::OK, &json!(purged))
+            }
+        }
     }
 }
 
@@ -159,21 +210,16 @@ async fn socket(path: &Path) -> io::Result<UnixListener> {
 mod tests {
     use super::*;
 
-    fn control() -> Control {
-        let effective = "listen:\n  admin: 127.0.0.1:0\nlimits:\n  connections: 10\n".to_owned();
-        let (keep, config) = watch::channel(Arc::new(InUse { effective }));
-        let (keep_too, problem) = watch::channel(String::new());
-        std::mem::forget((keep, keep_too));
-        Control { config, problem }
-    }
-
     fn ask(method: &str, target: &str, headers: &[(&str, &str)]) -> u16 {
         let mut request = Request::builder().method(method).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
-        control().answer(&head.method, &head.uri, &head.headers).status().as_u16()
+        match Asked::read(&head.method, &head.uri, &head.headers) {
+            Ok(_) => 200,
+            Err(refusal) => refusal.status().as_u16(),
+        }
     }
 
     #[test]
@@ -194,6 +240,11 @@ mod tests {
         assert_eq!(ask("GET", "http://localhost/config", &[]), 200, "as h2 names it");
         assert_eq!(ask("POST", "/config", &[("host", "localhost")]), 405);
         assert_eq!(ask("GET", "/metrics", &[("host", "localhost")]), 404);
+        assert_eq!(ask("GET", "/cache/purge", &[("host", "localhost")]), 405);
+        assert_eq!(ask("POST", "/cache/purge", &[("host", "localhost")]), 415);
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        assert_eq!(ask("POST", "/cache/purge", &[("host", "localhost"), form]), 415, "as a page can send it");
+        assert_eq!(ask("POST", "/cache/purge", &[("host", "localhost"), ("content-type", "application/json")]), 200);
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::config::Origin;
 use connect::Connector;
+pub(crate) use connect::client_config;
 pub use connect::system_roots;
 use pool::{Failed, Link, Pool};
 

@@ -8,7 +8,7 @@
 //! | words | [`names`], [`encoding`], [`refusal`], [`yaml`] | which strings are names; bytes as text; in how many ways a request can end early; what a file says where |
 //! | rules, pure | [`promql`], [`route`], [`document`], [`extents`], [`dashboards`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which points are known; which dashboard a workload has; what people read |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
-//! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
+//! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`remote`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
 //! | guards | [`identity`], [`access`] | who is this; may they |
 //! | behind the guards | [`upstream`], [`cache`], [`query`], [`catalog`] | the servers behind us, what they said lately, and answers made of theirs |
 //! | doors | [`gateway`], [`admin`], [`control`] | the journey of a request; probes and metrics; operators |
@@ -46,6 +46,7 @@ pub mod memo;
 pub mod dial;
 pub mod reply;
 pub mod listen;
+pub mod remote;
 pub mod cluster;
 
 pub mod identity;

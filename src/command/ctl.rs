@@ -1,7 +1,7 @@
 //! `ctl`: asks a running sidecar over its control listener, and prints what it says for people, or as JSON.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -38,6 +38,75 @@ pub(super) struct Ctl {
 enum What {
     /// The settings in use, with defaults and without secrets, and what is wrong with a newer file.
     Config,
+    /// What the cache holds and how it has answered.
+    Stats,
+    /// Make the cache forget what fits to all that is given.
+    Purge(Purge),
+}
+
+#[derive(Debug, Args)]
+struct Purge {
+    /// Everything.
+    #[arg(long, conflicts_with_all = ["backend", "namespace", "metric", "from", "to"])]
+    all: bool,
+    /// Of the backend of this name.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// What may hold data of this namespace.
+    #[arg(long, value_name = "NS")]
+    namespace: Option<String>,
+    /// What may hold data of this metric.
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+    /// What may depend on data from then on: seconds since 1970, or how long ago, such as 2h.
+    #[arg(long, value_name = "WHEN")]
+    from: Option<String>,
+    /// And until then.
+    #[arg(long, value_name = "WHEN")]
+    to: Option<String>,
+}
+
+impl Purge {
+    fn body(&self, now: Duration) -> Result<Value, Failed> {
+        let mut body = serde_json::Map::new();
+        for (key, value) in [("backend", &self.backend), ("namespace", &self.namespace), ("metric", &self.metric)] {
+            if let Some(value) = value {
+                body.insert(key.to_owned(), value.as_str().into());
+            }
+        }
+        for (flag, key, value) in [("--from", "from_ms", &self.from), ("--to", "to_ms", &self.to)] {
+            if let Some(text) = value {
+                body.insert(
+                    key.to_owned(),
+                    millis(text, now).map_err(|why| Failed::Input(format!("{flag}: {why}")))?.into(),
+                );
+            }
+        }
+        if body.is_empty() && !self.all {
+            return Err(Failed::Input(
+                "purge: say what: --backend, --namespace, --metric, --from, --to, or --all".to_owned(),
+            ));
+        }
+        if let (Some(from), Some(to)) = (body.get("from_ms"), body.get("to_ms"))
+            && from.as_i64() > to.as_i64()
+        {
+            return Err(Failed::Input("purge: --from is after --to".to_owned()));
+        }
+        Ok(body.into())
+    }
+}
+
+/// A moment in milliseconds since 1970, from seconds since 1970 or from how long ago it was.
+fn millis(text: &str, now: Duration) -> Result<i64, String> {
+    let whole = |duration: Duration| i64::try_from(duration.as_millis()).map_err(|error| error.to_string());
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..1e11).contains(&seconds) => whole(Duration::from_secs_f64(seconds)),
+        Ok(_) => Err(format!("expected seconds since 1970, not {text}")),
+        Err(_) => match config::duration(text) {
+            Ok(ago) => whole(now.saturating_sub(ago)),
+            Err(_) => Err(format!("expected seconds since 1970, or how long ago such as 2h, not {text:?}")),
+        },
+    }
 }
 
 /// Why there is nothing to print.
@@ -59,6 +128,11 @@ pub(super) fn run(ctl: &Ctl) -> Result<String, Failed> {
     };
     let (method, path, body) = match &ctl.what {
         What::Config => (Method::GET, "/config", None),
+        What::Stats => (Method::GET, "/cache/stats", None),
+        What::Purge(purge) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            (Method::POST, "/cache/purge", Some(purge.body(now)?))
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -77,6 +151,8 @@ pub(super) fn run(ctl: &Ctl) -> Result<String, Failed> {
     }
     Ok(match &ctl.what {
         What::Config => config_text(&answer),
+        What::Stats => stats_text(&answer),
+        What::Purge(_) => format!("{} entries went, or lost a part\n", answer["entries"]),
     })
 }
 
@@ -127,4 +203,133 @@ fn config_text(answer: &Value) -> String {
     }
     out.push_str(word("yaml"));
     out
+}
+
+/// Columns under their heads; what is a number stands right.
+fn table(out: &mut String, heads: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heads[column].len()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let heads = [heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>()];
+    for row in heads.iter().chain(rows) {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            if column == 0 {
+                let _ = write!(line, "{cell:<width$}");
+            } else {
+                let _ = write!(line, "  {cell:>width$}");
+            }
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+/// Bytes, as people read them.
+#[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a share is shown in whole percents")]
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.0}%", 100.0 * part as f64 / whole as f64) }
+}
+
+fn stats_text(answer: &Value) -> String {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let (bytes, limit) = (number(&answer["bytes"]), number(&answer["limit"]));
+    let mut out = String::new();
+    let _ = writeln!(out, "memory    {} of {} ({})", size(bytes), size(limit), share(bytes, limit));
+    let _ = writeln!(out, "entries   {}", number(&answer["entries"]));
+    let _ = writeln!(out, "flights   {} under way", number(&answer["flights"]));
+    let _ = writeln!(out, "purges    {}", number(&answer["purges"]));
+    let section = |key: &str| answer[key].as_object().cloned().unwrap_or_default();
+    let rows: Vec<Vec<String>> = section("backends")
+        .iter()
+        .map(|(name, of)| {
+            let word = |key: &str| number(&of[key]).to_string();
+            vec![name.clone(), word("asked"), word("waiting"), word("generation")]
+        })
+        .collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        table(&mut out, &["backend", "asked", "waiting", "generation"], &rows);
+    }
+    let results = ["hit", "partial", "collapsed", "miss", "bypass", "error"];
+    let rows: Vec<Vec<String>> = section("requests")
+        .iter()
+        .map(|(kind, by)| {
+            let counts = results.map(|result| number(&by[result]));
+            let all = by.as_object().map_or(0, |by| by.values().map(number).sum());
+            let mut row = vec![kind.clone(), all.to_string()];
+            row.extend(counts.map(|count| count.to_string()));
+            // What did not cost the backend a question of its own.
+            row.push(share(counts[0] + counts[2], all));
+            row
+        })
+        .collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        let mut heads = vec!["requests", "all"];
+        heads.extend(results);
+        heads.push("saved");
+        table(&mut out, &heads, &rows);
+    }
+    let rows: Vec<Vec<String>> =
+        section("bypasses").iter().map(|(reason, count)| vec![reason.clone(), number(count).to_string()]).collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        table(&mut out, &["not kept, or not for long, because of", "requests"], &rows);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn moments_are_told_by_the_clock_or_from_now() {
+        let now = Duration::from_secs(1_700_000_000);
+        assert_eq!(millis("1600000000.5", now), Ok(1_600_000_000_500));
+        assert_eq!(millis("2h", now), Ok(1_699_992_800_000));
+        for bad in ["", "-1", "yesterday", "NaN", "1e300", "2026-01-01"] {
+            assert!(millis(bad, now).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn statistics_are_a_page_for_people() {
+        let text = stats_text(&json!({
+            "bytes": 3_145_728, "limit": 268_435_456, "entries": 12, "flights": 1, "purges": 0,
+            "backends": { "prometheus": { "generation": 0, "asked": 1, "waiting": 0 } },
+            "requests": { "range": { "hit": 90, "partial": 8, "miss": 2 }, "instant": { "miss": 1 } },
+            "bypasses": { "stats": 3 },
+        }));
+        let expected = "\
+memory    3.0 MiB of 256.0 MiB (1%)
+entries   12
+flights   1 under way
+purges    0
+
+backend     asked  waiting  generation
+prometheus      1        0           0
+
+requests  all  hit  partial  collapsed  miss  bypass  error  saved
+instant     1    0        0          0     1       0      0     0%
+range     100   90        8          0     2       0      0    90%
+
+not kept, or not for long, because of  requests
+stats                                         3
+";
+        assert_eq!(text, expected);
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::decode::Surroundings;
 use super::section::{Notes, Section};
+use super::shared::Shared;
 use super::units;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,6 +39,8 @@ pub struct Cache {
     pub errors: ErrorTerms,
     /// `cache.upstream`.
     pub upstream: Upstream,
+    /// `cache.shared`: the memory that replicas share; there is none by default.
+    pub shared: Option<Shared>,
 }
 
 /// `cache.mode`.
@@ -114,19 +117,25 @@ impl Default for Cache {
             rules: 5 * SECOND,
             errors: ErrorTerms { client: 10 * SECOND, server: SECOND },
             upstream: Upstream { at_once: 32, of_one_set: 8, waiting: 1024, abandoned: 2 * SECOND },
+            shared: None,
         }
     }
 }
 
 /// The most memory that this container may use, if there is a limit (cgroup v2, then v1).
-fn memory_limit(around: &dyn Surroundings) -> Option<usize> {
+pub(super) fn memory_limit(around: &dyn Surroundings) -> Option<usize> {
     let paths = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let text = paths.iter().find_map(|path| around.file(Path::new(path)).ok())?;
     // Version 1 writes a huge number for none.
     std::str::from_utf8(&text).ok()?.trim().parse().ok().filter(|limit| *limit < 1 << 50)
 }
 
-pub(super) fn read(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mut Notes) -> Cache {
+pub(super) fn read(
+    root: &mut Section<'_>,
+    limit: Option<usize>,
+    around: &dyn Surroundings,
+    notes: &mut Notes,
+) -> Cache {
     let mut section = root.section("cache", notes);
     let d = Cache::default();
     let mode = |text: &str| match text {
@@ -139,7 +148,6 @@ pub(super) fn read(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mu
         CacheMode::Bypass => "bypass".to_owned(),
     };
     let mode = section.value("mode", d.mode, notes, mode, write);
-    let limit = memory_limit(around);
     let memory = limit.map_or(d.memory, |limit| (limit / 5 * 2).max(1 << 20));
     let memory = section.size("memory", memory, (1 << 20, 1 << 40), notes);
     if let Some(limit) = limit.filter(|limit| section.has("memory") && memory + memory / 4 + REST > *limit) {
@@ -199,6 +207,7 @@ pub(super) fn read(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mu
         abandoned: below.duration("abandoned", d.upstream.abandoned, (Duration::ZERO, 300 * SECOND), notes),
     };
     below.finish(notes);
+    let shared = super::shared::shared(&mut section, around, notes);
     section.finish(notes);
-    Cache { mode, memory, largest, range, instant, labels, series, metadata, rules, errors, upstream }
+    Cache { mode, memory, largest, range, instant, labels, series, metadata, rules, errors, upstream, shared }
 }

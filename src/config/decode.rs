@@ -110,7 +110,7 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
     let access = access::read(&mut root, &mut notes);
     let backends = backends::read(&mut root, &fixed, &around, &mut notes);
     // How much memory there is, is no part of the configuration that could change.
-    let cache = cache::read(&mut root, surroundings, &mut notes);
+    let cache = cache::read(&mut root, cache::memory_limit(surroundings), &around, &mut notes);
     let (dashboards, templates) = dashboards::read(&mut root, &around, &mut notes);
     let limits = limits::read(&mut root, &mut notes);
     let telemetry = telemetry::telemetry(&mut root, &mut notes);

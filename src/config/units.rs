@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Cidr, Origin};
 
 /// `250ms`, `15s`, `1h30m`, `30d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let expected = || format!("expected a duration such as 15s, 5m or 1h30m, not {text:?}");
     let (mut total, mut rest, mut last) = (0_u64, text, 6);
     if text.is_empty() {

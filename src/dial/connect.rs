@@ -48,7 +48,8 @@ impl Connector {
     }
 }
 
-fn client_config(roots: Option<&[u8]>) -> Result<ClientConfig, String> {
+/// The client's side of TLS: believes these authorities, or the system's.
+pub(crate) fn client_config(roots: Option<&[u8]>) -> Result<ClientConfig, String> {
     let pem = match roots {
         Some(pem) => pem.to_vec(),
         None => system_roots().ok_or("the system has no bundle of certificate authorities; name one in ca_file")?,

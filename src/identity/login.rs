@@ -27,6 +27,7 @@ use crate::config;
 use crate::encoding::{base64url, hex};
 use crate::names::Secret;
 use crate::refusal::{Reason, Refusal};
+use crate::remote::Remote;
 use crate::route::{Callback, Target, push_pair};
 use crate::telemetry::metrics::{LoginOutcome, LogoutOutcome, Metrics};
 pub use provider::Unavailable;
@@ -45,6 +46,9 @@ const COUNTED: usize = 100_000;
 /// Refreshed sessions that are remembered, and for how long: requests with the cookie of before are on their way.
 const REFRESHED: (u64, Duration) = (10_000, Duration::from_secs(300));
 
+/// How long a session stands before other replicas are asked again whether they ended it.
+const STANDING: Duration = Duration::from_secs(5);
+
 /// What outlives a change of the configuration.
 pub struct Memory {
     made: [u8; 32],
@@ -53,6 +57,10 @@ pub struct Memory {
     refreshed: Cache<[u8; 32], Arc<Session>>,
     used: Mutex<HashMap<SessionId, u64>>,
     sessions: AtomicI64,
+    /// The memory that replicas share, if there is one.
+    shared: Mutex<Option<Arc<Remote>>>,
+    /// Sessions that were not ended elsewhere a moment ago.
+    standing: Cache<SessionId, ()>,
 }
 
 impl Memory {
@@ -68,7 +76,66 @@ impl Memory {
             refreshed: Cache::builder().max_capacity(REFRESHED.0).time_to_live(REFRESHED.1).build(),
             used: Mutex::default(),
             sessions: AtomicI64::new(0),
+            shared: Mutex::default(),
+            standing: Cache::builder().max_capacity(COUNTED as u64).time_to_live(STANDING).build(),
         })
+    }
+
+    /// The memory that these settings mean: the one that there is, or another.
+    ///
+    /// # Errors
+    /// When keys or authorities cannot be used.
+    pub fn shared_for(
+        &self,
+        settings: Option<&config::Shared>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Option<Arc<Remote>>, String> {
+        let before = self.shared();
+        match (settings, before) {
+            (None, _) => Ok(None),
+            (Some(settings), Some(before)) if before.settings() == settings => Ok(Some(before)),
+            (Some(settings), _) => Ok(Some(Arc::new(Remote::new(settings, Arc::clone(metrics))?))),
+        }
+    }
+
+    /// From now on sessions are ended in this memory too.
+    pub fn share(&self, remote: Option<Arc<Remote>>) {
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = remote;
+    }
+
+    fn shared(&self) -> Option<Arc<Remote>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends a session here, and at all replicas if they can be told.
+    async fn deny(&self, id: SessionId, ends: u64, now: SystemTime) {
+        self.denied.deny(id, ends, now);
+        self.standing.invalidate(&id).await;
+        if let Some(shared) = self.shared() {
+            let until = std::time::UNIX_EPOCH + Duration::from_secs(ends);
+            if !shared.deny(&id, until).await {
+                tracing::warn!("The end of a session could not be told to the other replicas");
+            }
+        }
+    }
+
+    /// Whether a session that stands here was ended at another replica. When nobody can say, it stands.
+    async fn was_ended_elsewhere(&self, id: SessionId, ends: u64, now: SystemTime) -> bool {
+        let Some(shared) = self.shared() else { return false };
+        if self.standing.contains_key(&id) {
+            return false;
+        }
+        match shared.is_denied(&id).await {
+            Some(true) => {
+                self.denied.deny(id, ends, now);
+                true
+            }
+            Some(false) => {
+                self.standing.insert(id, ()).await;
+                false
+            }
+            None => false,
+        }
     }
 
     /// How many sessions were used within the last five minutes.
@@ -435,7 +502,13 @@ impl Login {
         cookies: &mut Vec<HeaderValue>,
         now: SystemTime,
     ) -> Result<Arrived, Refusal> {
-        let Some(mut session) = self.session(headers, now) else {
+        let mut stands = self.session(headers, now);
+        if let Some(session) = &stands
+            && self.memory.was_ended_elsewhere(session.id, session.ends, now).await
+        {
+            stands = None;
+        }
+        let Some(mut session) = stands else {
             cookies.extend(self.names.clear_session(headers));
             return Err(self.nobody(self.names.has_session(headers)));
         };
@@ -536,7 +609,7 @@ impl Login {
         let mut ended = Ended { revoked: false, was: false, elsewhere: None, form: None, cookies };
         let Some(session) = self.session(headers, now) else { return Ok(ended) };
         ended.was = true;
-        self.memory.denied.deny(session.id, session.ends, now);
+        self.memory.deny(session.id, session.ends, now).await;
         self.memory.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&session.id);
         match session.via {
             Via::OpenShift => {

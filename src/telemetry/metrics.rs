@@ -3,6 +3,7 @@
 //! All series are made at the start and found by index, so that counting is one atomic addition.
 
 mod cache;
+mod shared;
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use prometheus_client::registry::Registry;
 use crate::refusal::Reason;
 use crate::route;
 pub use cache::{CacheKind, CacheMetrics, CacheReason, CacheResult};
+pub use shared::{SharedOperation, SharedOutcome};
 
 /// A server behind us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +171,7 @@ pub struct Metrics {
     count_sessions: OnceLock<CountSessions>,
     audit_dropped: Counter,
     connections: Arc<AtomicI64>,
+    shared: shared::Shared,
     open: Gauge,
     cache: CacheMetrics,
 }
@@ -234,6 +237,7 @@ impl Metrics {
         registry.register("sessions", "Sessions used within five minutes", sessions.clone());
         let audit_dropped = Counter::default();
         registry.register("audit_lines_dropped", "Audit lines lost to a full queue or disk", audit_dropped.clone());
+        let shared = shared::Shared::register(&mut registry);
         let open = Gauge::default();
         registry.register("connections", "Open connections", open.clone());
         let cache = CacheMetrics::new(&mut registry);
@@ -260,6 +264,7 @@ impl Metrics {
             count_sessions: OnceLock::new(),
             audit_dropped,
             connections: Arc::default(),
+            shared,
             open,
             cache,
         }

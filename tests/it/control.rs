@@ -93,3 +93,49 @@ async fn a_socket_in_the_file_system_serves_as_well() {
         assert!(exit == code && error.contains(words) && error.lines().count() == 1, "{place}: {exit} {error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_what_is_kept_and_makes_it_go() {
+    let gate = gate("cache:\n  mode: enforce\n").await;
+    let ada = gate.token("ada");
+    for _ in 0..3 {
+        assert_eq!(gate.query(&ada, "vector(1)").await.status, 200);
+    }
+    let (code, json, _) = ctl(&place(&gate), &["stats", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["entries"], &json["requests"]["instant"]["hit"]), (0, &1.into(), &2.into()), "{json}");
+    let (_, text, _) = ctl(&place(&gate), &["stats"]).await;
+    assert!(text.contains("entries   1\n") && text.contains("instant     3    2"), "{text}");
+    let asked = || gate.upstream.lines().iter().filter(|line| line.contains("/api/v1/query")).count();
+    asked();
+    // Only what fits goes.
+    for (words, entries) in [
+        (&["--backend", "other"][..], 0),
+        (&["--metric", "up", "--namespace", "team-c"], 0),
+        (&["--backend", "p"], 1),
+        (&["--all"], 1),
+    ] {
+        let (code, text, error) = ctl(&place(&gate), &[&["purge"], words].concat()).await;
+        assert_eq!((code, text), (0, format!("{entries} entries went, or lost a part\n")), "{words:?} {error}");
+        assert_eq!(gate.query(&ada, "vector(1)").await.status, 200);
+        assert_eq!(asked(), entries, "{words:?}");
+    }
+    for (words, message) in [
+        (&["purge"][..], "purge: say what"),
+        (&["purge", "--from", "yesterday"], "--from: expected seconds since 1970"),
+        (&["purge", "--from", "1h", "--to", "2h"], "--from is after --to"),
+        (&["purge", "--all", "--backend", "p"], "cannot be used with"),
+    ] {
+        let (code, _, error) = ctl(&place(&gate), words).await;
+        assert!(code == 2 && error.contains(message), "{words:?}: {error}");
+    }
+    for (body, code) in [("", 400), ("{\"bakend\":\"p\"}", 400), ("[]", 400), ("{}", 200)] {
+        let head = format!(
+            "POST /cache/purge HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {}\n\n{body}",
+            body.len()
+        );
+        assert_eq!(speak(&place(&gate), &crate::support::wire(&head)).await.codes(), [code], "{body}");
+    }
+    let form = "POST /cache/purge HTTP/1.1\nHost: localhost\nContent-Type: text/plain\nContent-Length: 2\n\n{}";
+    assert_eq!(speak(&place(&gate), &crate::support::wire(form)).await.codes(), [415], "as a page can send it");
+}

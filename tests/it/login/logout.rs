@@ -1,6 +1,12 @@
 //! The way out: the session is worth nothing afterwards, and the page says what became of the token.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
 use perses_sidecar_stack::openshift::{Endpoint, Rule, SIDECAR, Subject};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 
 use crate::support::browser::{Browser, GOES, HERE, gate_with_login, location};
 
@@ -110,4 +116,90 @@ async fn nobody_is_logged_out_by_another_page() {
     assert_eq!(browser.send("GET", "/-/logout", &GOES, "").await.status, 200);
     assert_eq!(browser.send("DELETE", "/-/logout", &FORM, "").await.status, 405);
     assert_eq!(browser.who().await, "ada");
+}
+
+/// As much of Redis as it takes to hear of an end: GET and SET. The real one is asked in the suites with real servers.
+async fn shared_memory() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let known = Arc::new(Mutex::new(HashMap::<Vec<u8>, Vec<u8>>::new()));
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let known = Arc::clone(&known);
+            tokio::spawn(async move {
+                let mut socket = BufStream::new(socket);
+                loop {
+                    let mut words: Vec<Vec<u8>> = Vec::new();
+                    let mut line = String::new();
+                    socket.read_line(&mut line).await?;
+                    for _ in 0..line.trim_end().trim_start_matches('*').parse().unwrap_or(0) {
+                        line.clear();
+                        socket.read_line(&mut line).await?;
+                        let mut word = vec![0; line.trim_end()[1..].parse::<usize>().unwrap() + 2];
+                        socket.read_exact(&mut word).await?;
+                        word.truncate(word.len() - 2);
+                        words.push(word);
+                    }
+                    let answer = match words.first().map(Vec::as_slice) {
+                        None => return std::io::Result::Ok(()),
+                        Some(b"GET") => match known.lock().unwrap().get(&words[1]) {
+                            Some(value) => [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat(),
+                            None => b"$-1\r\n".to_vec(),
+                        },
+                        Some(_) => {
+                            known.lock().unwrap().insert(words[1].clone(), words[2].clone());
+                            b"+OK\r\n".to_vec()
+                        }
+                    };
+                    socket.write_all(&answer).await?;
+                    socket.flush().await?;
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_ended_at_one_replica_has_ended_at_all() {
+    let shared = format!(
+        "  session:\n    key_files: [FOLDER/tls.key]\ncache:\n  mode: bypass\n  shared:\n    url: \
+         redis://127.0.0.1:{}\n    key_files: [FOLDER/tls.key]\n    timeout: 1s\n",
+        shared_memory().await
+    );
+    let gate = gate_with_login(&shared).await;
+    // Another process of the same configuration.
+    let (ready, ports) = tokio::sync::oneshot::channel();
+    let path = gate.config.clone();
+    let loaded = perses_sidecar::config::load(&path).unwrap();
+    let other = tokio::spawn(async move {
+        let ready = |ports: &perses_sidecar::app::Ports| ready.send(*ports).unwrap();
+        perses_sidecar::app::run(&path, loaded, None, std::future::pending(), ready).await.unwrap();
+    });
+    let there = format!("http://{}", ports.await.unwrap().gateway);
+    let mut browser = Browser::of(&gate);
+    let (mut ada, mut kept) = (Browser::at(&there), Browser::at(&there));
+    browser.logs_in(&gate, "grace", "/").await;
+    kept.jar = browser.jar.clone();
+    let mut browser = Browser::of(&gate);
+    browser.logs_in(&gate, "ada", "/").await;
+    ada.jar = browser.jar.clone();
+    assert_eq!(
+        (ada.clone().who().await.as_str(), kept.who().await.as_str()),
+        ("ada", "grace"),
+        "both replicas know them"
+    );
+    let copy = browser.clone();
+    assert_eq!(browser.send("POST", "/-/logout", &FORM, "").await.status, 200);
+    assert_eq!(copy.clone().who().await, "", "here it has ended at once");
+    let began = Instant::now();
+    let mut who = "ada".to_owned();
+    while who == "ada" && began.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        who = ada.clone().who().await;
+    }
+    assert!(who.is_empty() && began.elapsed() < Duration::from_secs(7), "there within five seconds and a bit");
+    assert_eq!(kept.who().await, "grace", "and nobody else's");
+    other.abort();
 }

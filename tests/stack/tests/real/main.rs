@@ -2,10 +2,12 @@
 //! the neighbours who do not, what it costs at rest, and every command of the README.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
+mod cached;
 mod cluster;
 mod dashboards;
 mod percli;
 mod perses;
+mod shared;
 mod stage;
 mod thanos;
 

@@ -16,7 +16,7 @@ use crate::stage::{Stage, binary};
 const BASE: &str = "/proxy/globaldatasources/thanos/api/v1";
 
 /// A stage whose second backend is Thanos.
-async fn stage() -> (Stage, Thanos) {
+pub(crate) async fn stage() -> (Stage, Thanos) {
     let say = |line: &str| eprintln!("{line}");
     let mut world = World::start(&Options { quick: true, ..Options::default() }, &say).await.unwrap();
     let thanos = Thanos::start(&world.folder.join("thanos"), &say).await.unwrap();

@@ -285,7 +285,7 @@ async fn changes_are_noticed_by_content_through_links_too() {
     assert_eq!(points(watcher.next().await), Ok(4));
     fs::write(folder.join("templates/v1/a.yaml"), TEMPLATE).unwrap();
     std::os::unix::fs::symlink("..data/a.yaml", folder.join("templates/a.yaml")).unwrap();
-    let templates = |reload| match reload {
+    let templates = |reload: Reload| match reload {
         Reload::Good(loaded) => (loaded.config.live.dashboards.library.knows("my-servers"), loaded.templates.len()),
         Reload::Bad(problems) => panic!("{problems:?}"),
     };

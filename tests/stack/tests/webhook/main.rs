@@ -33,7 +33,7 @@ const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 impl Stage {
     async fn start() -> Self {
         let folder = servers::run_folder("webhook").unwrap();
-        let cluster = Kubernetes::start(&folder.join("cluster"), &|line| eprintln!("{line}")).await.unwrap();
+        let cluster = Kubernetes::start(&folder.join("cluster"), false, &|line| eprintln!("{line}")).await.unwrap();
         let pairs = [Certificates::make(&["localhost"]).unwrap(), Certificates::make(&["localhost"]).unwrap()];
         let ports = [servers::free_port().unwrap(), servers::free_port().unwrap()];
         let golden = fs::read_to_string(golden().join("webhook.yaml")).unwrap();

@@ -33,9 +33,12 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// What must hold before we are ready.
     pub checks: Asked<Vec<Check>>,
-    /// Whether Perses answers.
-    pub perses: Asked<bool>,
+    /// Whether Perses answers what kubelet asked under a word; `None` for words that are not known.
+    pub perses: Probed,
 }
+
+/// Something that is asked under a word.
+pub type Probed = Arc<dyn Fn(&str) -> Option<Pin<Box<dyn Future<Output = bool> + Send>>> + Send + Sync>;
 
 impl Handler for Admin {
     type Body = Full<Bytes>;
@@ -48,8 +51,9 @@ impl Handler for Admin {
 impl Admin {
     /// Answers one probe.
     pub async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let known = ["/healthz", "/readyz", "/metrics", "/-/upstream/live", "/-/upstream/ready"].contains(&path);
-        if !known {
+        // A probe that is made is not begun before it is awaited.
+        let probe = path.strip_prefix("/-/upstream/").and_then(|word| (self.perses)(word));
+        if probe.is_none() && !["/healthz", "/readyz", "/metrics"].contains(&path) {
             return text(StatusCode::NOT_FOUND, "not found\n".to_owned());
         }
         if *method != Method::GET && *method != Method::HEAD {
@@ -76,7 +80,11 @@ impl Admin {
                 response
             }
             _ => {
-                if (self.perses)().await {
+                let answers = match probe {
+                    Some(probe) => probe.await,
+                    None => false,
+                };
+                if answers {
                     text(StatusCode::OK, "ok\n".to_owned())
                 } else {
                     text(StatusCode::SERVICE_UNAVAILABLE, "Perses does not answer\n".to_owned())
@@ -109,7 +117,10 @@ mod tests {
             checks: Arc::new(move || {
                 Box::pin(async move { vec![Check { name: "config", ok, detail: "in use".to_owned() }] })
             }),
-            perses: Arc::new(move || Box::pin(async move { ok })),
+            perses: Arc::new(move |word| match word {
+                "live" | "ready" => Some(Box::pin(async move { ok })),
+                _ => None,
+            }),
         }
     }
 
@@ -129,7 +140,7 @@ mod tests {
         assert_eq!(ask(&admin(false), Method::GET, "/-/upstream/ready").await.0, 503);
         assert!(ask(&admin(true), Method::GET, "/metrics").await.1.contains("build_info"));
         assert_eq!(ask(&admin(true), Method::POST, "/metrics").await.0, 405);
-        for path in ["/", "/debug/pprof", "/api/config", "/metrics/", "/healthz/x"] {
+        for path in ["/", "/debug/pprof", "/api/config", "/metrics/", "/healthz/x", "/-/upstream/", "/-/upstream/x"] {
             assert_eq!(ask(&admin(true), Method::GET, path).await.0, 404, "{path}");
         }
     }

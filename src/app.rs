@@ -1,5 +1,8 @@
 //! Build from a configuration, run, reload, stop.
 
+mod exposure;
+pub mod webhook;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::access::Access;
-use crate::admin::{Admin, Check};
+use crate::admin::{Admin, Check, Probed};
 use crate::cache::{Cache, Clock};
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
@@ -103,20 +106,24 @@ pub async fn run(
     let probes = Shared::new((256, 256), metrics.connections());
 
     let door = Gateway::new(live_receiver.clone(), Arc::clone(&fixed), Arc::clone(&metrics));
-    let probe = {
-        let live = live_receiver.clone();
-        Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> {
-            let perses = Arc::clone(&live.borrow().perses);
-            Box::pin(async move { perses.is_healthy().await })
-        })
-    };
+    let (leaving_sender, leaving) = watch::channel(false);
     let checks = {
-        let (live, reload) = (live_receiver.clone(), reload_receiver.clone());
+        let (live, reload, fixed) = (live_receiver.clone(), reload_receiver.clone(), Arc::clone(&fixed));
+        let metrics = Arc::clone(&metrics);
         Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = Vec<Check>> + Send>> {
             let (live, problem) = (Arc::clone(&live.borrow()), reload.borrow().clone());
-            Box::pin(async move { readiness(&live, problem).await })
+            let (fixed, metrics, leaving) = (Arc::clone(&fixed), Arc::clone(&metrics), *leaving.borrow());
+            Box::pin(async move {
+                let mut checks = readiness(&live, problem).await;
+                checks.extend(exposure::check(&fixed, &metrics).await);
+                if leaving {
+                    checks.push(Check { name: "stopping", ok: false, detail: "asked to stop".to_owned() });
+                }
+                checks
+            })
         })
     };
+    let probe = probes_of_perses(live_receiver, Arc::clone(&fixed));
     let admin_door = Admin { metrics: Arc::clone(&metrics), checks, perses: probe };
 
     let mut servers = tokio::task::JoinSet::new();
@@ -153,7 +160,7 @@ pub async fn run(
         tls: tls_sender,
         reload: reload_sender,
     };
-    let mut watcher = Watcher::new(path, loaded.files, LOOK);
+    let mut watcher = Watcher::new(path, loaded.files, LOOK, loaded.again);
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -174,6 +181,16 @@ pub async fn run(
             }
         }
     }
+    // Those who send us requests learn of it later than we do.
+    leaving_sender.send_replace(true);
+    let linger = channels.live.borrow().config.limits.linger;
+    if !linger.is_zero() {
+        tracing::info!(
+            seconds = linger.as_secs(),
+            "Asked to stop: not ready any more, new connections are still taken"
+        );
+        tokio::time::sleep(linger).await;
+    }
     tracing::info!("Stopping: no new connections, what has begun is finished");
     let _ = stop_sender.send(true);
     while servers.join_next().await.is_some() {}
@@ -188,7 +205,14 @@ pub async fn run(
 
 async fn bind(key: &str, address: std::net::SocketAddr) -> Result<TcpListener, String> {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    TcpListener::bind(address).await.map_err(|error| {
+    let bound = match TcpListener::bind(address).await {
+        // [::] takes both kinds of addresses, where there are both.
+        Err(error) if address.ip() == std::net::Ipv6Addr::UNSPECIFIED && error.kind() != AddrInUse => {
+            TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|error| {
         let advice = match error.kind() {
             AddrInUse => "; stop what listens there, or choose another port",
             AddrNotAvailable => "; this machine has no such address",
@@ -221,6 +245,30 @@ pub struct Ports {
     pub admin: std::net::SocketAddr,
     /// `listen.control`, if it is no socket in the file system.
     pub control: Option<std::net::SocketAddr>,
+}
+
+/// What kubelet asks of Perses through us. A hook at the start of Perses is asked before Perses listens, and waits for it.
+fn probes_of_perses(live: watch::Receiver<Arc<Live>>, fixed: Arc<config::Fixed>) -> Probed {
+    Arc::new(move |word| {
+        let asked = fixed.probes.get(word).cloned();
+        if asked.is_none() && !["live", "ready"].contains(&word) {
+            return None;
+        }
+        let perses = Arc::clone(&live.borrow().perses);
+        let tries = if word == "started" { 100 } else { 1 };
+        Some(Box::pin(async move {
+            for _ in 1..tries {
+                if perses.is_healthy().await {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            match &asked {
+                Some(probe) => perses.probe(probe).await,
+                None => perses.is_healthy().await,
+            }
+        }))
+    })
 }
 
 async fn readiness(live: &Live, problem: String) -> Vec<Check> {

@@ -300,6 +300,37 @@ impl Cluster {
         Ok(gone(self.send(&self.clients().ours, request("oauthaccesstokens")?).await?.0))
     }
 
+    /// An annotation of a namespace, asked as ourselves; `None` if it has none of that name.
+    ///
+    /// # Errors
+    /// When the namespace cannot be looked at.
+    pub async fn namespace_annotation(&self, name: &Namespace, key: &str) -> Result<Option<String>, ClusterError> {
+        let failed = |what: &str| ClusterError::Failed(format!("namespace {name}: {what}"));
+        let mut request = get("/");
+        *request.uri_mut() =
+            format!("/api/v1/namespaces/{name}").parse().map_err(|_| failed("no path can be made of it"))?;
+        match self.send(&self.clients().ours, request).await? {
+            (StatusCode::OK, body) => {
+                let object: serde_json::Value = serde_json::from_slice(&body).map_err(|_| failed("nonsense"))?;
+                let annotations = object.pointer("/metadata/annotations");
+                Ok(annotations.and_then(|map| map.get(key)?.as_str()).map(str::to_owned))
+            }
+            (other, _) => Err(failed(&format!("status {other}"))),
+        }
+    }
+
+    /// The API server's minor version.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or says something else.
+    pub async fn minor_version(&self) -> Result<u32, ClusterError> {
+        let (_, body) = self.send(&self.clients().ours, get("/version")).await?;
+        let version: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let digits: String =
+            version["minor"].as_str().unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().map_err(|_| ClusterError::Failed("version: nonsense".to_owned()))
+    }
+
     async fn review(
         &self,
         path: &'static str,

@@ -2,6 +2,7 @@
 
 mod ctl;
 mod dashboards;
+mod inject;
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, LogLevel, Problem};
+use crate::config::{self, Loader, LogLevel, Problem};
 use crate::dashboards::TemplateProblem;
+use crate::injection::{CONFIG_FILE, PROFILE_VARIABLE};
 use crate::promql::{self, Features, Labels, Limits, Reach};
 use crate::telemetry::logs;
 
@@ -38,12 +40,14 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the sidecar.
-    Run(ConfigFlag),
+    /// Run the sidecar. In an injected pod the configuration stands in the environment.
+    Run(MaybeConfig),
+    /// Run the webhook that adds the sidecar to pods.
+    Webhook(ConfigFlag),
     /// Read a configuration as `run` would and print every problem with it.
     Check {
         #[command(flatten)]
-        config: ConfigFlag,
+        config: MaybeConfig,
         /// Print the settings in effect, with defaults and without secrets.
         #[arg(long)]
         print: bool,
@@ -54,6 +58,30 @@ enum Command {
     Ctl(ctl::Ctl),
     /// The templates of dashboards, and what they become.
     Dashboards(dashboards::Dashboards),
+    /// Add the sidecar to pods and workloads on standard input, as the webhook does.
+    Inject(inject::Inject),
+}
+
+#[derive(Debug, Args)]
+struct MaybeConfig {
+    /// The configuration, a YAML file; see config/example.yaml. A pod that the webhook made needs none.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl MaybeConfig {
+    /// Which file, and who reads it.
+    fn source(&self) -> Result<(PathBuf, Loader<config::Config>), String> {
+        match &self.config {
+            Some(path) => Ok((path.clone(), config::load)),
+            None if std::env::var_os(PROFILE_VARIABLE).is_some() => {
+                Ok((PathBuf::from(CONFIG_FILE), config::load_injected))
+            }
+            None => {
+                Err(format!("--config FILE is required: {PROFILE_VARIABLE} is not set, so no webhook made this pod"))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -94,8 +122,16 @@ pub fn main() -> ExitCode {
         }
     };
     match &flags.command {
-        Command::Run(config) => run(&flags, &config.config),
-        Command::Check { config, print } => check(&config.config, *print),
+        Command::Run(config) => match config.source() {
+            Ok((path, load)) => run(&flags, &path, load),
+            Err(error) => fail(2, &error),
+        },
+        Command::Check { config, print } => match config.source() {
+            Ok((path, load)) => check(&path, load, *print),
+            Err(error) => fail(2, &error),
+        },
+        Command::Webhook(config) => webhook(&flags, &config.config),
+        Command::Inject(flags) => inject::run(flags),
         Command::Confine(confine) => done(confine_lines(confine, std::io::stdin().lock(), std::io::stdout().lock())),
         Command::Ctl(ctl) => match ctl::run(ctl) {
             Ok(text) => print(&text),
@@ -140,11 +176,18 @@ fn tell_templates(problems: &[TemplateProblem]) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn check(path: &Path, print: bool) -> ExitCode {
-    match config::load(path) {
-        Err(problems) => tell(path, &problems),
+fn check(path: &Path, load: Loader<config::Config>, print: bool) -> ExitCode {
+    let show = |effective: String| self::print(&if print { effective } else { format!("{}: good\n", path.display()) });
+    match load(path) {
         Ok(loaded) if !loaded.templates.is_empty() => tell_templates(&loaded.templates),
-        Ok(loaded) => self::print(&if print { loaded.effective } else { format!("{}: good\n", path.display()) }),
+        Ok(loaded) => show(loaded.effective),
+        // The webhook's file has a section of its own.
+        Err(problems) if problems.iter().any(|problem| problem.path == "injection") => match config::load_webhook(path)
+        {
+            Ok(loaded) => show(loaded.effective),
+            Err(problems) => tell(path, &problems),
+        },
+        Err(problems) => tell(path, &problems),
     }
 }
 
@@ -156,17 +199,38 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-fn run(flags: &Flags, path: &Path) -> ExitCode {
-    let loaded = match config::load(path) {
+fn run(flags: &Flags, path: &Path, load: Loader<config::Config>) -> ExitCode {
+    let loaded = match load(path) {
         Ok(loaded) => loaded,
         Err(problems) => return tell(path, &problems),
     };
+    let level = loaded.config.live.telemetry.log_level;
+    serve(flags, level, async |handle, stop| crate::app::run(path, loaded, handle, stop, |_| {}).await)
+}
+
+fn webhook(flags: &Flags, path: &Path) -> ExitCode {
+    let loaded = match config::load_webhook(path) {
+        Ok(loaded) => loaded,
+        Err(problems) => return tell(path, &problems),
+    };
+    let level = loaded.config.telemetry.log_level;
+    serve(flags, level, async |handle, stop| crate::app::webhook::run(path, loaded, handle, stop, |_| {}).await)
+}
+
+/// What ends when a first signal has come.
+type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs something until it ends, with logs, a runtime and signals.
+fn serve(
+    flags: &Flags,
+    level: LogLevel,
+    work: impl AsyncFnOnce(Option<logs::Handle>, Stop) -> Result<(), String>,
+) -> ExitCode {
     let format = match flags.log_format {
         LogFormat::Json => logs::Format::Json,
         LogFormat::Text => logs::Format::Text,
     };
-    let level = flags.log_level.unwrap_or(loaded.config.live.telemetry.log_level);
-    let handle = match logs::init(format, level) {
+    let handle = match logs::init(format, flags.log_level.unwrap_or(level)) {
         Ok(handle) => flags.log_level.is_none().then_some(handle),
         Err(error) => return fail(1, &error),
     };
@@ -176,11 +240,11 @@ fn run(flags: &Flags, path: &Path) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let (ask, asked) = tokio::sync::oneshot::channel::<()>();
-        let stop = async {
+        let stop: Stop = Box::pin(async {
             let _ = asked.await;
-        };
+        });
         tokio::select! {
-            outcome = crate::app::run(path, loaded, handle, stop, |_| {}) => outcome,
+            outcome = work(handle, stop) => outcome,
             () = signals(ask) => Err("asked twice to stop: what had begun was cut".to_owned()),
         }
     });

@@ -3,7 +3,20 @@
 /// base64url without padding (RFC 4648, 5).
 #[must_use]
 pub fn base64url(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    sixes(bytes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+}
+
+/// base64 with padding (RFC 4648, 4).
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    let mut out = sixes(bytes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+    while !out.len().is_multiple_of(4) {
+        out.push('=');
+    }
+    out
+}
+
+fn sixes(bytes: &[u8], letters: &[u8; 64]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let mut group = 0_u32;
@@ -12,7 +25,7 @@ pub fn base64url(bytes: &[u8]) -> String {
         }
         for at in 0..=chunk.len() {
             let index = usize::try_from(group >> (18 - 6 * at) & 63).unwrap_or_default();
-            out.push(char::from(LETTERS[index]));
+            out.push(char::from(letters[index]));
         }
     }
     out
@@ -86,6 +99,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn base64_has_its_padding() {
+        for (bytes, text) in [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xfb\xff", "+/8=")]
+        {
+            assert_eq!(base64(bytes), text);
+        }
+    }
 
     #[test]
     fn vectors_of_rfc_4648() {

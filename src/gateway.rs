@@ -90,7 +90,20 @@ impl Handler for Gateway {
         });
         let mut response = match outcome {
             Ok(reply) => answer::reply(reply),
-            Err(refusal) => answer::refusal(&refusal, &live, &head, &mut journal),
+            Err(refusal) => {
+                // Told ever more rarely: whoever has no credential must not fill our log.
+                if refusal.reason() == Reason::NoCredential
+                    && looks_like_the_operator(&head)
+                    && self.metrics.locked_out().is_power_of_two()
+                {
+                    tracing::warn!(
+                        from = %from,
+                        "What looks like the Perses operator sends no credential; set spec.client.kubernetesAuth.enable: true \
+                         on the Perses resource"
+                    );
+                }
+                answer::refusal(&refusal, &live, &head, &mut journal)
+            }
         };
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -179,6 +192,12 @@ fn is_about_datasources(route: &Guarded) -> bool {
         Guarded::Scoped(Scoped::Datasources | Scoped::Secrets, _)
             | Guarded::Global(Global::Datasources | Global::Secrets, _)
     )
+}
+
+/// The Perses operator is a program in Go without a name of its own, and asks for objects of Perses.
+fn looks_like_the_operator(head: &http::request::Parts) -> bool {
+    let agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    agent.starts_with("Go-http-client/") && head.uri.path().contains("/api/v1/")
 }
 
 /// What is refused whatever the route: tunnels, and heads that two servers could read differently.

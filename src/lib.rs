@@ -6,12 +6,12 @@
 //! | floor | modules | what they answer |
 //! | --- | --- | --- |
 //! | words | [`names`], [`encoding`], [`refusal`], [`yaml`] | which strings are names; bytes as text; in how many ways a request can end early; what a file says where |
-//! | rules, pure | [`promql`], [`route`], [`document`], [`extents`], [`dashboards`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which points are known; which dashboard a workload has; what people read |
+//! | rules, pure | [`promql`], [`route`], [`document`], [`extents`], [`dashboards`], [`injection`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which points are known; which dashboard a workload has; what is added to a pod; what people read |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
 //! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`remote`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
 //! | guards | [`identity`], [`access`] | who is this; may they |
 //! | behind the guards | [`upstream`], [`cache`], [`query`], [`catalog`] | the servers behind us, what they said lately, and answers made of theirs |
-//! | doors | [`gateway`], [`admin`], [`control`] | the journey of a request; probes and metrics; operators |
+//! | doors | [`gateway`], [`admin`], [`control`], [`webhook`] | the journey of a request; probes and metrics; operators; the API server |
 //! | roof | [`app`], [`command`] | build, run, reload, stop; the command line |
 //!
 //! # The journey of one request
@@ -37,6 +37,7 @@ pub mod route;
 pub mod document;
 pub mod extents;
 pub mod dashboards;
+pub mod injection;
 pub mod page;
 
 pub mod config;
@@ -60,6 +61,7 @@ pub mod catalog;
 pub mod gateway;
 pub mod admin;
 pub mod control;
+pub mod webhook;
 
 pub mod app;
 pub mod command;

@@ -39,7 +39,7 @@ pub(super) fn read(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mu
     };
     let given = cluster.has("url");
     let url = cluster.value("url", pod, notes, read, |url| url.as_ref().map_or_else(String::new, ToString::to_string));
-    if url.is_none() && !given {
+    if url.is_none() && !given && !around.is_elsewhere() {
         cluster.problem(notes, "url", "is required outside of a pod (KUBERNETES_SERVICE_HOST is not set)");
     }
     let ca_file = cluster.file("ca_file", notes).unwrap_or_else(|| Path::new(POD).join("ca.crt"));

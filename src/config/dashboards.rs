@@ -42,12 +42,17 @@ pub(super) fn read(
         duration: lasting(&mut section, "duration", HOUR, (60 * SECOND, 31 * 24 * HOUR), notes),
         exclude,
     };
-    let files = folder.map_or(Ok(Vec::new()), |folder| template_files(&folder, around)).unwrap_or_else(|message| {
-        section.problem(notes, "folder", message);
-        Vec::new()
-    });
+    // Templates of another machine are not here; the names of its own are not known either.
+    let here = !around.is_elsewhere();
+    let files = folder
+        .filter(|_| here)
+        .map_or(Ok(Vec::new()), |folder| template_files(&folder, around))
+        .unwrap_or_else(|message| {
+            section.problem(notes, "folder", message);
+            Vec::new()
+        });
     let (library, problems) = Library::compile(&files, &settings);
-    for name in settings.exclude.iter().filter(|name| problems.is_empty() && !library.knows(name)) {
+    for name in settings.exclude.iter().filter(|name| here && problems.is_empty() && !library.knows(name)) {
         section.problem(notes, "exclude", format!("there is no template {name:?}"));
     }
     section.finish(notes);

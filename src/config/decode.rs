@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::section::{Notes, Section};
-use super::{Config, Live, access, backends, cache, cluster, dashboards, limits, listen, login, telemetry, tls};
+use super::{
+    Config, Live, access, backends, cache, cluster, dashboards, injection, limits, listen, login, telemetry, tls, watch,
+};
 use crate::dashboards::TemplateProblem;
 use crate::yaml::{self, Problem};
 
@@ -26,6 +28,50 @@ pub trait Surroundings {
     fn folder(&self, path: &Path) -> io::Result<Vec<String>>;
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<String>;
+    /// Whether the settings are for another machine, whose files and variables are not here.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+}
+
+impl<T: Surroundings + ?Sized> Surroundings for &T {
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        (**self).file(path)
+    }
+
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        (**self).folder(path)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        (**self).variable(name)
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        (**self).is_elsewhere()
+    }
+}
+
+/// Those of another machine: no file is looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Elsewhere;
+
+impl Surroundings for Elsewhere {
+    fn file(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn folder(&self, _: &Path) -> io::Result<Vec<String>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
 }
 
 /// The real ones.
@@ -53,16 +99,21 @@ impl Surroundings for System {
 
 /// A configuration that was read.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct Loaded<C = Config> {
     /// The settings.
-    pub config: Config,
+    pub config: C,
     /// The settings in effect, defaults included, as YAML; no secrets.
     pub effective: String,
     /// What is wrong with files of templates; those are left out, and all else is in effect.
     pub templates: Vec<TemplateProblem>,
     /// The files and folders that the settings were read from, besides the file itself.
     pub files: Vec<PathBuf>,
+    /// What reads the file from the disk again.
+    pub again: Loader<C>,
 }
+
+/// Reads a file of settings from the disk.
+pub type Loader<C> = fn(&Path) -> Result<Loaded<C>, Vec<Problem>>;
 
 /// Remembers which files were asked for.
 struct Recorded<'s> {
@@ -84,6 +135,10 @@ impl Surroundings for Recorded<'_> {
     fn variable(&self, name: &str) -> Option<String> {
         self.inner.variable(name)
     }
+
+    fn is_elsewhere(&self) -> bool {
+        self.inner.is_elsewhere()
+    }
 }
 
 /// Reads and checks a file's text. Touches nothing.
@@ -92,11 +147,75 @@ impl Surroundings for Recorded<'_> {
 /// Every problem, in the order of the file.
 pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<Problem>> {
     let (root, twice) = yaml::parse(text, DEEPEST).map_err(|problem| vec![problem])?;
+    read_as(&root, twice, surroundings, settings, watch::load)
+}
+
+/// The same for the file of the webhook.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_webhook(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded<super::Webhook>, Vec<Problem>> {
+    let (root, twice) = yaml::parse(text, DEEPEST).map_err(|problem| vec![problem])?;
+    read_as(&root, twice, surroundings, injection::webhook, watch::load_webhook)
+}
+
+/// The sections that the ConfigMap beside an injected profile may set.
+const FREE: [&str; 5] = ["cache", "limits", "telemetry", "workloads", "dashboards"];
+
+/// The same for an injected sidecar: the profile decides, and what the namespace adds lies over it where it may.
+///
+/// # Errors
+/// As [`read`]; lines are those of `text`.
+pub fn read_injected(profile: &str, text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<Problem>> {
+    let (root, mut problems) = yaml::parse(text, DEEPEST).map_err(|problem| vec![problem])?;
+    let (profile, _) = yaml::parse(profile, DEEPEST).map_err(|problem| vec![problem])?;
+    if let yaml::Value::Map(map) = &root.value {
+        for (key, node) in map.iter().filter(|(key, _)| !FREE.contains(&key.as_str())) {
+            let message = format!("stands in the webhook's profile; here are {} alone", FREE.join(", "));
+            problems.push(Problem::new(node.line, node.column, key, message));
+        }
+    } else if !matches!(root.value, yaml::Value::Nothing) {
+        problems.push(Problem::new(root.line, root.column, "", format!("expected sections: {}", FREE.join(", "))));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let whole = if matches!(root.value, yaml::Value::Nothing) { profile } else { injection::lay_over(&profile, &root) };
+    read_as(&whole, problems, surroundings, settings, watch::load_injected)
+}
+
+type Reading<C> = fn(Section<'_>, &dyn Surroundings, Notes) -> (Option<C>, Notes);
+
+fn read_as<C>(
+    root: &yaml::Node,
+    problems: Vec<Problem>,
+    surroundings: &dyn Surroundings,
+    settings: Reading<C>,
+    again: Loader<C>,
+) -> Result<Loaded<C>, Vec<Problem>> {
     let around = Recorded { inner: surroundings, files: RefCell::default() };
-    let mut notes = Notes { problems: twice, ..Notes::default() };
-    let mut root = Section::root(&root, &mut notes);
-    root.reserved(&["workloads", "injection", "live", "sharing"], &mut notes);
-    let fixed = listen::read(&mut root, &mut notes);
+    let mut notes = Notes { problems, ..Notes::default() };
+    let root = Section::root(root, &mut notes);
+    match settings(root, &around, notes) {
+        (Some(config), notes) if notes.problems.is_empty() => Ok(Loaded {
+            config,
+            effective: render(&notes.effective),
+            templates: notes.templates,
+            files: around.files.into_inner(),
+            again,
+        }),
+        (_, mut notes) => {
+            notes.problems.sort_by_key(|problem| (problem.line, problem.column));
+            Err(notes.problems)
+        }
+    }
+}
+
+/// The sidecar's settings, whole if there is no problem in the notes.
+pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut notes: Notes) -> (Option<Config>, Notes) {
+    root.reserved(&["workloads", "live", "sharing"], &mut notes);
+    root.foreign("injection", &mut notes, "stands in the file of perses-sidecar webhook");
+    let fixed = listen::read(&mut root, &around, &mut notes);
     let tls = tls::read(&mut root, &around, &mut notes);
     if tls.is_none() && (fixed.listen.gateway_tls || fixed.listen.https.is_some()) {
         root.problem(
@@ -109,42 +228,32 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
     let login = login::read(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
     let access = access::read(&mut root, &mut notes);
     let backends = backends::read(&mut root, &fixed, &around, &mut notes);
-    // How much memory there is, is no part of the configuration that could change.
-    let cache = cache::read(&mut root, cache::memory_limit(surroundings), &around, &mut notes);
+    let cache = cache::read(&mut root, cache::memory_limit(around), &around, &mut notes);
     let (dashboards, templates) = dashboards::read(&mut root, &around, &mut notes);
     let limits = limits::read(&mut root, &mut notes);
     let telemetry = telemetry::telemetry(&mut root, &mut notes);
     let audit = telemetry::audit(&mut root, &mut notes);
     root.finish(&mut notes);
-    match cluster {
-        Some(cluster) if notes.problems.is_empty() => Ok(Loaded {
-            config: Config {
-                fixed,
-                live: Live {
-                    tls,
-                    cluster,
-                    external_url: login.external_url,
-                    login: login.login,
-                    frame_ancestors: login.frame_ancestors,
-                    contact: login.contact,
-                    access,
-                    backends,
-                    cache,
-                    dashboards,
-                    limits,
-                    telemetry,
-                    audit,
-                },
-            },
-            effective: render(&notes.effective),
-            templates,
-            files: around.files.into_inner(),
-        }),
-        _ => {
-            notes.problems.sort_by_key(|problem| (problem.line, problem.column));
-            Err(notes.problems)
-        }
-    }
+    notes.templates = templates;
+    let config = cluster.map(|cluster| Config {
+        fixed,
+        live: Live {
+            tls,
+            cluster,
+            external_url: login.external_url,
+            login: login.login,
+            frame_ancestors: login.frame_ancestors,
+            contact: login.contact,
+            access,
+            backends,
+            cache,
+            dashboards,
+            limits,
+            telemetry,
+            audit,
+        },
+    });
+    (config, notes)
 }
 
 /// YAML as `effective` has it, as JSON: whole numbers and `true` and `false` as such, every other value as text.

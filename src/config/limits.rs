@@ -22,7 +22,9 @@ pub struct Limits {
     pub idle: Duration,
     /// `limits.total`, default 5 min: one request, its answer included.
     pub total: Duration,
-    /// `limits.drain`, default 25 s: after SIGTERM.
+    /// `limits.linger`, default 0 s: how long new connections are taken after SIGTERM, until nobody sends any.
+    pub linger: Duration,
+    /// `limits.drain`, default 25 s: and how long what has begun may take then.
     pub drain: Duration,
     /// `limits.header_bytes`, default 64 KiB: a request head.
     pub header_bytes: usize,
@@ -63,6 +65,7 @@ impl Default for Limits {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(90),
             total: Duration::from_secs(300),
+            linger: Duration::ZERO,
             drain: Duration::from_secs(25),
             header_bytes: 64 << 10,
             headers: 100,
@@ -93,6 +96,7 @@ pub(super) fn read(root: &mut Section<'_>, notes: &mut Notes) -> Limits {
         header: section.duration("header", d.header, short, notes),
         idle: section.duration("idle", d.idle, (SECOND, HOUR), notes),
         total: section.duration("total", d.total, (SECOND, HOUR), notes),
+        linger: section.duration("linger", d.linger, (Duration::ZERO, 60 * SECOND), notes),
         drain: section.duration("drain", d.drain, (Duration::ZERO, HOUR), notes),
         header_bytes: section.size("header_bytes", d.header_bytes, (8 << 10, 1 << 20), notes),
         headers: section.count("headers", d.headers, (10, 1000), notes),

@@ -1,10 +1,13 @@
 //! `listen` and `perses`: what needs a restart.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::decode::Surroundings;
 use super::section::{Notes, Section};
-use super::{Cidr, Origin, units};
+use super::{Cidr, Origin, Probe, probes, units};
+use crate::injection::ADDRESSES_VARIABLE;
 
 /// Settings that are read once: sockets, and the server behind us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,10 @@ pub struct Fixed {
     pub perses_url: Origin,
     /// `perses.api_prefix`: empty, or a path such as `/perses`.
     pub api_prefix: String,
+    /// `perses.probes`: what kubelet asks of Perses through us, by the word behind `/-/upstream/`.
+    pub probes: BTreeMap<&'static str, Probe>,
+    /// Our own addresses, where Perses must not answer: `PERSES_SIDECAR_POD_IPS`.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// `listen`.
@@ -79,13 +86,13 @@ impl std::fmt::Display for Control {
     }
 }
 
-fn socket(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("expected an address and port such as 0.0.0.0:8080 or [::]:8080, not {text:?}"))
 }
 
-pub(super) fn read(root: &mut Section<'_>, notes: &mut Notes) -> Fixed {
+pub(super) fn read(root: &mut Section<'_>, around: &dyn Surroundings, notes: &mut Notes) -> Fixed {
     let mut listen = root.section("listen", notes);
-    listen.reserved(&["webhook"], notes);
+    listen.foreign("webhook", notes, "stands in the file of perses-sidecar webhook");
     let show = ToString::to_string;
     let parsed = Listen {
         gateway: listen.value("gateway", SocketAddr::from(([0, 0, 0, 0], 8080)), notes, socket, show),
@@ -134,6 +141,10 @@ pub(super) fn read(root: &mut Section<'_>, notes: &mut Notes) -> Fixed {
         }
     };
     let api_prefix = perses.value("api_prefix", String::new(), notes, prefix, Clone::clone);
+    let probes = probes::read(&mut perses, notes);
     perses.finish(notes);
-    Fixed { listen: parsed, perses_url, api_prefix }
+    // What is no address is none of ours; kubelet writes this one.
+    let addresses = around.variable(ADDRESSES_VARIABLE).unwrap_or_default();
+    let addresses = addresses.split(',').filter_map(|text| text.trim().parse().ok()).collect();
+    Fixed { listen: parsed, perses_url, api_prefix, probes, addresses }
 }

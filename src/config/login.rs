@@ -11,6 +11,7 @@ use super::decode::Surroundings;
 use super::section::{Notes, Section};
 use super::{Cluster, Fixed, Origin, units};
 use crate::encoding::jwt_part;
+use crate::injection::{KEY_FILES, PROFILE_VARIABLE};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -135,8 +136,11 @@ pub(super) fn read(
     let files = session.list("key_files", notes, |text| {
         if text.is_empty() { Err("expected a file's path".to_owned()) } else { Ok(PathBuf::from(text)) }
     });
+    let injected = files.is_empty() && around.variable(PROFILE_VARIABLE).is_some();
+    let there = |path: &PathBuf| injected && around.file(path).is_ok();
+    let mounted: Vec<PathBuf> = KEY_FILES.into_iter().map(PathBuf::from).filter(there).collect();
     let mut keys = Vec::new();
-    for path in &files {
+    for path in files.iter().chain(&mounted) {
         let key = session.contents("key_files", path, around, notes).map(|bytes| CookieKey::new(&bytes));
         match key {
             Some(Ok(key)) => keys.push(key),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::decode::Surroundings;
 use super::{tls, units};
+use crate::dashboards::TemplateProblem;
+use crate::names;
 use crate::yaml::{Node, Problem, Value};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -17,6 +19,8 @@ pub(super) struct Notes {
     pub(super) problems: Vec<Problem>,
     /// Path and value of each setting in effect, in order.
     pub(super) effective: Vec<(String, String)>,
+    /// What is wrong with files of templates, which keeps nothing else out of use.
+    pub(super) templates: Vec<TemplateProblem>,
 }
 
 pub(super) struct Section<'n> {
@@ -33,7 +37,7 @@ impl<'n> Section<'n> {
         Self::of(node, String::new(), notes)
     }
 
-    fn of(node: &'n Node, path: String, notes: &mut Notes) -> Self {
+    pub(super) fn of(node: &'n Node, path: String, notes: &mut Notes) -> Self {
         let entries = match &node.value {
             Value::Map(map) => map.iter().map(|(key, node)| (key.as_str(), node, false)).collect(),
             Value::Nothing => Vec::new(),
@@ -79,6 +83,22 @@ impl<'n> Section<'n> {
             Some(node) => Section::of(node, path, notes),
             None => Section { path, line: self.line, column: self.column, entries: Vec::new(), known: Vec::new() },
         }
+    }
+
+    /// Sections below this one under names that are chosen freely.
+    pub(super) fn named(&mut self, key: &'static str, notes: &mut Notes) -> Vec<(&'n str, Section<'n>)> {
+        let mut outer = self.section(key, notes);
+        let mut found = Vec::new();
+        for (name, node, taken) in &mut outer.entries {
+            *taken = true;
+            found.push((*name, Section::of(node, format!("{}.{name}", outer.path), notes)));
+        }
+        found
+    }
+
+    /// The tree of a key, as it stands.
+    pub(super) fn node(&mut self, key: &'static str) -> Option<&'n Node> {
+        self.take(key)
     }
 
     /// The sections of a list below this one.
@@ -233,6 +253,9 @@ impl<'n> Section<'n> {
         around: &dyn Surroundings,
         notes: &mut Notes,
     ) -> Option<Vec<u8>> {
+        if around.is_elsewhere() {
+            return None;
+        }
         match around.file(path) {
             Ok(bytes) if bytes.len() <= 4 << 20 => Some(bytes),
             Ok(_) => {
@@ -319,6 +342,13 @@ impl<'n> Section<'n> {
         pairs
     }
 
+    /// A key that belongs in another file.
+    pub(super) fn foreign(&mut self, key: &'static str, notes: &mut Notes, message: &str) {
+        if self.take(key).is_some() || self.has(key) {
+            self.problem(notes, key, message);
+        }
+    }
+
     /// Keys that will exist, and the one spelling of a secret that must not.
     pub(super) fn reserved(&mut self, keys: &[&'static str], notes: &mut Notes) {
         for key in keys {
@@ -345,7 +375,7 @@ impl<'n> Section<'n> {
             let message = if self.known.iter().any(|known| **known == secret) {
                 format!("unknown key {key:?}; a secret is given as the path of a file, by {secret:?}")
             } else {
-                match crate::names::nearest(key, self.known.iter().copied()) {
+                match names::nearest(key, self.known.iter().copied()) {
                     Some(near) => format!("unknown key {key:?}, did you mean {near:?}?"),
                     None => format!("unknown key {key:?}; known here: {}", self.known.join(", ")),
                 }

@@ -252,12 +252,12 @@ async fn changes_are_noticed_by_content_through_links_too() {
     std::os::unix::fs::symlink("..data/c.yaml", folder.join("c.yaml")).unwrap();
     let path = folder.join("c.yaml");
     let loaded = load(&path).unwrap();
-    let mut watcher = Watcher::new(&path, loaded.files, Duration::from_millis(20));
+    let mut watcher = Watcher::new(&path, loaded.files, Duration::from_millis(20), super::load);
     let quiet = tokio::time::timeout(Duration::from_millis(100), watcher.next()).await;
     assert!(quiet.is_err(), "nothing changed");
     std::os::unix::fs::symlink("v2", folder.join("..tmp")).unwrap();
     fs::rename(folder.join("..tmp"), folder.join("..data")).unwrap();
-    let points = |reload| match reload {
+    let points = |reload: Reload| match reload {
         Reload::Good(loaded) => Ok(loaded.config.live.limits.query_points),
         Reload::Bad(problems) => Err(problems),
     };
@@ -285,7 +285,7 @@ async fn changes_are_noticed_by_content_through_links_too() {
     assert_eq!(points(watcher.next().await), Ok(4));
     fs::write(folder.join("templates/v1/a.yaml"), TEMPLATE).unwrap();
     std::os::unix::fs::symlink("..data/a.yaml", folder.join("templates/a.yaml")).unwrap();
-    let templates = |reload| match reload {
+    let templates = |reload: Reload| match reload {
         Reload::Good(loaded) => (loaded.config.live.dashboards.library.knows("my-servers"), loaded.templates.len()),
         Reload::Bad(problems) => panic!("{problems:?}"),
     };
@@ -375,4 +375,25 @@ fn the_login_modes_of_the_readme_read() {
         modes.push(login.map(|login| (login.openshift.is_some(), login.oidc.is_some())));
     }
     assert_eq!(modes, [Some((true, false)), Some((false, true)), None]);
+}
+
+#[test]
+fn an_injected_sidecar_lets_its_namespace_set_what_it_may() {
+    let profile = "{\"metrics_backends\":[{\"name\":\"a\",\"url\":\"http://a:9090\"}],\"limits\":{\"linger\":\"5s\"}}";
+    let read = |text: &str| super::read_injected(profile, text, &pod());
+    let plain = read("").unwrap().config;
+    assert_eq!((plain.live.limits.linger.as_secs(), plain.live.limits.query_points), (5, 11_000));
+    let more = read("limits:\n  query_points: 7\ntelemetry: {log_level: debug}\n").unwrap().config;
+    assert_eq!((more.live.limits.linger.as_secs(), more.live.limits.query_points), (5, 7));
+    for section in
+        ["access", "login", "metrics_backends", "perses", "listen", "tls", "cluster", "audit", "injection", "x"]
+    {
+        let told = read(&format!("# a line\n{section}: {{}}\n")).unwrap_err();
+        assert!(
+            told[0].to_string().starts_with(&format!("2:1: {section}: stands in the webhook's profile")),
+            "{told:?}"
+        );
+    }
+    assert!(read("limits: {drian: 1s}").unwrap_err()[0].message.contains("drain"));
+    assert!(read("just words").is_err() && read("[]").is_err());
 }

@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use super::decode::{Loaded, Surroundings as _, System, read};
+use super::decode::{Elsewhere, Loaded, Loader, Surroundings as _, System, read, read_injected, read_webhook};
+use super::{Config, Webhook};
+use crate::injection::PROFILE_VARIABLE;
 use crate::yaml::Problem;
 
 /// What a look at the files found.
 #[derive(Debug)]
-pub enum Reload {
+pub enum Reload<C = Config> {
     /// Another configuration that is good.
-    Good(Box<Loaded>),
+    Good(Box<Loaded<C>>),
     /// Another one that is not; the last good one stays.
     Bad(Vec<Problem>),
 }
 
 /// Watches one file and the files that it names.
-pub struct Watcher {
+pub struct Watcher<C = Config> {
     path: PathBuf,
+    load: Loader<C>,
     /// Named by the last good configuration.
     files: Vec<PathBuf>,
     seen: Vec<u8>,
@@ -29,11 +32,11 @@ pub struct Watcher {
     interval: Duration,
 }
 
-impl Watcher {
+impl<C> Watcher<C> {
     /// Looks every `interval`, beginning with what is there now.
     #[must_use]
-    pub fn new(path: &Path, files: Vec<PathBuf>, interval: Duration) -> Self {
-        let mut watcher = Self { path: path.to_owned(), files, seen: Vec::new(), wrong: None, interval };
+    pub fn new(path: &Path, files: Vec<PathBuf>, interval: Duration, load: Loader<C>) -> Self {
+        let mut watcher = Self { path: path.to_owned(), load, files, seen: Vec::new(), wrong: None, interval };
         watcher.seen = watcher.digest();
         watcher
     }
@@ -44,7 +47,7 @@ impl Watcher {
     }
 
     /// Waits for the next change.
-    pub async fn next(&mut self) -> Reload {
+    pub async fn next(&mut self) -> Reload<C> {
         loop {
             tokio::time::sleep(self.interval).await;
             let digest = self.digest();
@@ -52,7 +55,7 @@ impl Watcher {
             if digest == self.seen && self.wrong.is_none() {
                 continue;
             }
-            match load(&self.path) {
+            match (self.load)(&self.path) {
                 Err(problems) => {
                     // Each state of the files is told once.
                     let told = digest == self.seen && self.wrong.as_ref() == Some(&problems);
@@ -101,8 +104,37 @@ impl Watcher {
 /// # Errors
 /// Every problem with it, the disk's included.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    read(&text(path)?, &System)
+}
+
+/// The same for the file of the webhook.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_webhook(path: &Path) -> Result<Loaded<Webhook>, Vec<Problem>> {
+    read_webhook(&text(path)?, &System)
+}
+
+/// The same for the webhook's file on another machine, whose own files are not looked for.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_profiles(path: &Path) -> Result<Loaded<Webhook>, Vec<Problem>> {
+    read_webhook(&text(path)?, &Elsewhere)
+}
+
+/// What an injected sidecar was given in its environment, under what the namespace adds in a file, if there is one.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_injected(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    let profile = System.variable(PROFILE_VARIABLE).unwrap_or_default();
+    let text = if path.exists() { text(path)? } else { String::new() };
+    read_injected(&profile, &text, &System)
+}
+
+fn text(path: &Path) -> Result<String, Vec<Problem>> {
     let problem = |message: String| vec![Problem::new(1, 1, "", message)];
     let bytes = std::fs::read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| problem("is not UTF-8 text".to_owned()))?;
-    read(&text, &System)
+    String::from_utf8(bytes).map_err(|_| problem("is not UTF-8 text".to_owned()))
 }

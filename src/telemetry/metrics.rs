@@ -89,6 +89,28 @@ type CountSessions = Box<dyn Fn() -> i64 + Send + Sync>;
 
 const LOGINS: [&str; 7] = ["ok", "refused", "stale", "failed", "rejected", "unavailable", "refreshed"];
 const LOGOUTS: [&str; 2] = ["revoked", "closed"];
+/// What became of a review of the webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words are the label's values")]
+pub enum InjectionOutcome {
+    Injected,
+    Unchanged,
+    Untouched,
+    Verified,
+    Perses,
+    Refused,
+    Error,
+}
+
+impl InjectionOutcome {
+    /// The label's value.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        INJECTIONS[self as usize]
+    }
+}
+
+const INJECTIONS: [&str; 7] = ["injected", "unchanged", "untouched", "verified", "perses", "refused", "error"];
 const UPSTREAMS: [&str; 3] = ["perses", "metrics", "cluster"];
 const KINDS: [&str; 3] = ["token", "access", "projects"];
 const OUTCOMES: [&str; 7] = ["allowed", "denied", "authenticated", "rejected", "error", "throttled", "cached"];
@@ -169,6 +191,10 @@ pub struct Metrics {
     logouts: Vec<Counter>,
     sessions: Gauge,
     count_sessions: OnceLock<CountSessions>,
+    injections: Vec<Counter>,
+    review_seen: Gauge,
+    exposed: Gauge,
+    locked_out: Counter,
     audit_dropped: Counter,
     connections: Arc<AtomicI64>,
     shared: shared::Shared,
@@ -235,6 +261,21 @@ impl Metrics {
         let logouts = outcomes(&mut registry, "logouts", "Sessions that people ended", &LOGOUTS);
         let sessions = Gauge::default();
         registry.register("sessions", "Sessions used within five minutes", sessions.clone());
+        let injections = outcomes(&mut registry, "injections", "Reviews of the webhook", &INJECTIONS);
+        let review_seen = Gauge::default();
+        registry.register(
+            "injection_last_review_timestamp_seconds",
+            "When the API server asked last, 0 if it never did",
+            review_seen.clone(),
+        );
+        let exposed = Gauge::default();
+        registry.register("upstream_exposed", "Whether Perses answers on the pod's own address", exposed.clone());
+        let locked_out = Counter::default();
+        registry.register(
+            "operator_locked_out",
+            "Requests without a credential by what looks like the Perses operator",
+            locked_out.clone(),
+        );
         let audit_dropped = Counter::default();
         registry.register("audit_lines_dropped", "Audit lines lost to a full queue or disk", audit_dropped.clone());
         let shared = shared::Shared::register(&mut registry);
@@ -262,6 +303,10 @@ impl Metrics {
             logouts,
             sessions,
             count_sessions: OnceLock::new(),
+            injections,
+            review_seen,
+            exposed,
+            locked_out,
             audit_dropped,
             connections: Arc::default(),
             shared,
@@ -336,6 +381,27 @@ impl Metrics {
     /// Says how sessions are counted; once.
     pub fn count_sessions(&self, count: impl Fn() -> i64 + Send + Sync + 'static) {
         let _ = self.count_sessions.set(Box::new(count));
+    }
+
+    /// A review of the webhook was answered.
+    pub fn injection(&self, outcome: InjectionOutcome) {
+        self.injections[outcome as usize].inc();
+    }
+
+    /// The API server asked.
+    pub fn review_seen(&self, now: std::time::SystemTime) {
+        let seconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.review_seen.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// Whether Perses answers where it must not.
+    pub fn exposed(&self, exposed: bool) {
+        self.exposed.set(i64::from(exposed));
+    }
+
+    /// What looks like the Perses operator came without a credential, for so many times.
+    pub fn locked_out(&self) -> u64 {
+        self.locked_out.inc() + 1
     }
 
     /// Audit lines were lost.

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::refuse;
 use crate::access::{Granted, PersesCall};
+use crate::config;
 use crate::dial::{self, Dial};
 use crate::refusal::{Reason, Refusal};
 use crate::route::{Open, PersesRequest};
@@ -87,6 +88,17 @@ impl Perses {
     /// Whether Perses answers.
     pub async fn is_healthy(&self) -> bool {
         self.ask_open(&Open::Health).await.is_ok_and(|answer| answer.status == StatusCode::OK)
+    }
+
+    /// Asks what kubelet asked of Perses itself. As kubelet has it, every status from 200 to 399 is good; where a connection
+    /// was enough, any answer is.
+    pub async fn probe(&self, probe: &config::Probe) -> bool {
+        let path = probe.path.as_deref().unwrap_or("/api/v1/health");
+        let deadline = (Instant::now() + self.timeout).into();
+        let sent = self.dial.send(Method::GET, path, probe.headers.clone(), Bytes::new(), deadline).await;
+        let Ok(answer) = sent else { return false };
+        let good = probe.path.is_none() || (200..400).contains(&answer.status.as_u16());
+        good && answer.bytes(self.largest).await.is_ok()
     }
 
     async fn whole(&self, request: PersesRequest, body: Bytes) -> Result<PersesAnswer, Refusal> {

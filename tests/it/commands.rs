@@ -209,3 +209,46 @@ fn manifests_name_the_resources_that_are_reviewed() {
     }
     assert!(text.contains("system:auth-delegator") && text.contains("aggregate-to-view"));
 }
+
+const WEBHOOK: &str = "tests/golden/injection/webhook.yaml";
+
+#[test]
+fn inject_takes_files_and_gives_files() {
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: perses, namespace: team-a}\nspec:\n  template:\n    \
+                      metadata: {annotations: {perses-sidecar.io/inject: \"true\"}}\n    spec:\n      containers:\n      - \
+                      {name: perses, image: 'persesdev/perses:v0.54.0', args: ['--config=/c.yaml'], ports: [{containerPort: 8080}]}\n";
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: perses}\n";
+    let (code, stdout, stderr) = text(&run(&["inject", "--config", WEBHOOK], &format!("{deployment}{service}")));
+    assert!(code == 0 && stderr.contains("Deployment perses: the pod runs as the service account default"), "{stderr}");
+    assert!(stdout.contains("--web.listen-address=127.0.0.1:9080") && stdout.contains("kind: Service"), "{stdout}");
+    assert!(stdout.contains("https://perses-team-a.apps.example"), "{stdout}");
+    // What came out goes in again, and stays.
+    let (code, again, _) = text(&run(&["inject", "--config", WEBHOOK], &stdout));
+    assert_eq!((code, &again), (0, &stdout));
+    let (code, patch, _) = text(&run(&["inject", "--config", WEBHOOK, "--patch"], deployment));
+    let patch: serde_json::Value = serde_json::from_str(&patch).unwrap();
+    let path = |operation: &serde_json::Value| operation["path"].as_str().unwrap().starts_with("/spec/template/");
+    assert!(code == 0 && patch.as_array().unwrap().iter().all(path), "{patch}");
+    // JSON stays JSON, in lists too.
+    let pod = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},
+        "spec":{"serviceAccountName":"x","containers":[{"name":"perses","image":"i","args":["--config=c"]}]}}]}"#;
+    let (code, stdout, stderr) = text(&run(&["inject", "--config", WEBHOOK, "--inject-default"], pod));
+    let list: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(code == 0 && list["items"][0]["spec"]["containers"][1]["name"] == "perses-sidecar", "{stdout}{stderr}");
+    let (_, stdout, _) = text(&run(&["inject", "--config", WEBHOOK], pod));
+    assert!(!stdout.contains("perses-sidecar"), "nobody asked: {stdout}");
+}
+
+#[test]
+fn inject_says_no_and_writes_nothing() {
+    let bad = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, annotations: {perses-sidecar.io/inject: \"true\"}}\nspec:\n  \
+               hostNetwork: true\n  containers: [{name: perses, image: i, args: [x]}]\n";
+    let good = "apiVersion: v1\nkind: Pod\nmetadata: {name: q}\nspec: {}\n---\n";
+    let (code, stdout, stderr) = text(&run(&["inject", "--config", WEBHOOK], &format!("{good}{bad}")));
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.starts_with("perses-sidecar: Pod p: hostNetwork is true"), "{stderr}");
+    for (input, config) in [("a: [", WEBHOOK), ("", WEBHOOK), (bad, "no-such-file"), (bad, "config/minimal.yaml")] {
+        let (code, stdout, stderr) = text(&run(&["inject", "--config", config], input));
+        assert!(code == 2 && stdout.is_empty() && !stderr.is_empty(), "{config}: {stderr}");
+    }
+}

@@ -204,6 +204,14 @@ impl Kubernetes {
         self.tokens.iter().find(|(known, _)| *known == name).map_or("", |(_, token)| token)
     }
 
+    /// Anything, as an administrator: JSON, or YAML as `kind` says.
+    ///
+    /// # Errors
+    /// When there is no answer; what it says is the caller's to judge.
+    pub async fn ask(&self, method: &str, path: &str, kind: &str, body: String) -> io::Result<Answer> {
+        self.admin.send(method, path, kind, body).await
+    }
+
     /// One more namespace.
     ///
     /// # Errors

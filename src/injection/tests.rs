@@ -1,0 +1,95 @@
+//! Every case of a folder of golden files: a pod goes in, a pod or a refusal comes out, and a second pass changes nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{self, Elsewhere};
+
+mod generated;
+mod model;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/injection")
+}
+
+fn profiles() -> Profiles {
+    let text = fs::read_to_string(folder().join("webhook.yaml")).unwrap_or_else(|error| panic!("{error}"));
+    match config::read_webhook(&text, &Elsewhere) {
+        Ok(loaded) => loaded.config.profiles,
+        Err(problems) => panic!("{problems:?}"),
+    }
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn write(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What is said of an outcome in a golden file, and the pod if there is one.
+fn told(pod: &Value, facts: &Facts<'_>, profiles: &Profiles) -> (Value, Option<Value>) {
+    match inject(pod, facts, profiles) {
+        Err(refused) => (json!({ "refused": refused.0 }), None),
+        Ok(Outcome::Untouched) => (json!({ "untouched": true }), None),
+        Ok(Outcome::Injected(injected)) => (json!({ "warnings": injected.warnings }), Some(injected.pod)),
+    }
+}
+
+#[test]
+fn golden_files() {
+    let profiles = profiles();
+    let mut count = 0;
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    for file in files.iter().filter(|file| file.file_name().is_some_and(|name| name != "webhook.yaml")) {
+        let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{error}"));
+        let said = file.display();
+        let all = documents(&text);
+        let (case, pod) = (&all[0], &all[1]);
+        let facts = Facts {
+            namespace: case["namespace"].as_str().unwrap_or("team-a"),
+            inject_default: case["inject_default"] == true,
+            minor: case["minor"].as_u64().and_then(|minor| u32::try_from(minor).ok()),
+        };
+        let (verdict, out) = told(pod, &facts, &profiles);
+        if std::env::var_os("WRITE_GOLDEN").is_some() {
+            let head = text.split("\n---\n").take(2).collect::<Vec<_>>().join("\n---\n");
+            let mut text = format!("{}\n---\n{}", head.trim_end(), write(&verdict));
+            if let Some(out) = &out {
+                text.push_str(&format!("---\n{}", write(out)));
+            }
+            fs::write(file, text).unwrap_or_else(|error| panic!("{error}"));
+        } else {
+            assert_eq!(&verdict, &all[2], "{said}");
+            assert_eq!(out.as_ref(), all.get(3), "{said}");
+        }
+        if let Some(out) = &out {
+            check(pod, out, &facts, &profiles, &said.to_string());
+        }
+        count += 1;
+    }
+    assert!(count >= 60, "{count} cases");
+}
+
+/// What holds for every pod that is let through with a sidecar.
+fn check(pod: &Value, out: &Value, facts: &Facts<'_>, profiles: &Profiles, said: &str) {
+    let Ok(Outcome::Injected(first)) = inject(pod, facts, profiles) else { panic!("{said}") };
+    let mut patched = pod.clone();
+    apply(&mut patched, &first.patch).unwrap_or_else(|error| panic!("{said}: {error}"));
+    assert_eq!(&patched, out, "{said}: the patch makes the pod");
+    match inject(out, facts, profiles) {
+        Ok(Outcome::Injected(again)) => {
+            assert_eq!(again.patch, Vec::<Value>::new(), "{said}: a second pass changes nothing");
+        }
+        other => panic!("{said}: {other:?}"),
+    }
+    assert_eq!(verify(out, facts, profiles), Ok(true), "{said}");
+    model::perses_is_behind_the_sidecar(pod, out, &first.container)
+        .unwrap_or_else(|error| panic!("{said}: {error}\n{}", write(out)));
+}

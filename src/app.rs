@@ -123,7 +123,7 @@ pub async fn run(
             })
         })
     };
-    let probe = probes_of_perses(live_receiver, Arc::clone(&fixed));
+    let probe = probes_of_perses(live_receiver.clone(), Arc::clone(&fixed));
     let admin_door = Admin { metrics: Arc::clone(&metrics), checks, perses: probe };
 
     let mut servers = tokio::task::JoinSet::new();

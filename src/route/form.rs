@@ -272,7 +272,7 @@ mod tests {
             let mut out = String::new();
             push_pair(&mut out, &name, &value);
             prop_assert!(out.bytes().all(|b| PLAIN[usize::from(b)] || b == b'%' || b == b'='));
-            let form = Form::parse(&out).unwrap();
+            let form = Form::parse(&out).expect("a form");
             prop_assert_eq!(form.pairs, vec![(Cow::Owned(name), Cow::Owned::<str>(value))]);
         }
     }

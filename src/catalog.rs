@@ -95,7 +95,7 @@ impl Catalog {
     pub async fn open(&self, route: &Open, accept_encoding: Option<&HeaderValue>) -> Result<Reply, Refusal> {
         match route {
             // Depends on who asks.
-            Open::Config => Err(Refusal::new(Reason::Internal, "internal error").because("see Catalog::config")),
+            Open::Config => Err(Refusal::internal("see Catalog::config")),
             Open::Ready => Ok(Reply::json(StatusCode::OK, &br#"{"status":"ready"}"#[..])),
             Open::Health => {
                 let answer = self.perses.ask_open(route).await?;
@@ -132,7 +132,7 @@ impl Catalog {
                 Ok(Reply::file(status, &headers, stream))
             }
             Guarded::Whoami | Guarded::Metrics(..) | Guarded::Never(_) => {
-                Err(Refusal::new(Reason::Internal, "internal error").because("not a route of the catalog"))
+                Err(Refusal::internal("not a route of the catalog"))
             }
         }
     }
@@ -269,9 +269,7 @@ fn nonsense(cause: impl ToString) -> Refusal {
 }
 
 fn to_bytes(value: &Value) -> Result<Bytes, Refusal> {
-    serde_json::to_vec(value)
-        .map(Bytes::from)
-        .map_err(|error| Refusal::new(Reason::Internal, "internal error").because(error))
+    serde_json::to_vec(value).map(Bytes::from).map_err(Refusal::internal)
 }
 
 /// Writes a JSON array of pieces that are JSON already.

@@ -260,6 +260,12 @@ impl Refusal {
         self
     }
 
+    /// What cannot happen, for a cause that only the log may know.
+    #[must_use]
+    pub fn internal(cause: impl ToString) -> Self {
+        Self::new(Reason::Internal, "internal error").because(cause)
+    }
+
     /// 405 with the methods that there are.
     #[must_use]
     pub fn method(allow: &'static str) -> Self {

@@ -11,7 +11,7 @@ use super::{Access, NamespaceSet, Resource, Verb};
 use crate::config::Backend;
 use crate::identity::Caller;
 use crate::promql::{self, Confined, Reach};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::Refusal;
 use crate::route::{Guarded, PersesRequest, Project, ProjectCall, Scoped, ScopedCall, Source, Validate};
 
 /// What a grant reaches.
@@ -117,7 +117,7 @@ impl Grant {
                 (Verb::Get, Resource::Dashboards, self.route.clone())
             }
             Guarded::Validate(_) => (Verb::Get, Resource::Datasources, self.route.clone()),
-            _ => return Err(internal("a route without a project in its body was settled")),
+            _ => return Err(Refusal::internal("a route without a project in its body was settled")),
         };
         let scope = access.admit_body(&self, &project, verb, resource).await?;
         Ok(Self { route, scope, ..self })
@@ -138,10 +138,10 @@ impl Grant {
     /// 500 when the route asks nothing of Perses or is not settled.
     pub fn request(&self, body: Bytes) -> Result<Granted<PersesCall>, Refusal> {
         if matches!(self.scope, Scope::Unsettled | Scope::Nothing) {
-            return Err(internal("an unsettled request was sent"));
+            return Err(Refusal::internal("an unsettled request was sent"));
         }
         let request =
-            PersesRequest::guarded(&self.route).ok_or_else(|| internal("the route asks nothing of Perses"))?;
+            PersesRequest::guarded(&self.route).ok_or_else(|| Refusal::internal("the route asks nothing of Perses"))?;
         Ok(Granted(PersesCall { request, body }))
     }
 
@@ -229,7 +229,7 @@ impl Grant {
     fn metrics(&self) -> Result<&MetricsScope, QueryError> {
         match &self.scope {
             Scope::Metrics(metrics) => Ok(metrics),
-            _ => Err(QueryError::Other(internal("a query without a grant for metrics"))),
+            _ => Err(QueryError::Other(Refusal::internal("a query without a grant for metrics"))),
         }
     }
 
@@ -291,8 +291,4 @@ pub enum QueryError {
     Promql(promql::Error),
     /// Something else.
     Other(Refusal),
-}
-
-fn internal(cause: &'static str) -> Refusal {
-    Refusal::new(Reason::Internal, "internal error").because(cause)
 }

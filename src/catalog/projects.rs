@@ -63,7 +63,7 @@ impl Catalog {
 
     async fn list_projects(&self, grant: &Grant, query: &ListQuery) -> Result<Reply, Refusal> {
         let Scope::Listed(namespaces) = grant.scope() else {
-            return Err(Refusal::new(Reason::Internal, "internal error").because("a list without namespaces"));
+            return Err(Refusal::internal("a list without namespaces"));
         };
         if namespaces.is_empty() {
             return Ok(Reply::json(StatusCode::OK, &b"[]"[..]));

@@ -102,7 +102,7 @@ impl Catalog {
             .ok_or_else(Refusal::hidden)?;
         let body = to_bytes(&document::virtual_project(&namespace))?;
         let Some(call) = grant.own_project(Method::POST, body) else {
-            return Err(Refusal::new(Reason::Internal, "internal error").because("a write without a project"));
+            return Err(Refusal::internal("a write without a project"));
         };
         let answer = self.perses.ask(call).await?;
         // Somebody else may have been quicker.
@@ -134,7 +134,7 @@ impl Catalog {
 
     async fn list_all(&self, grant: &Grant) -> Result<Reply, Refusal> {
         let Scope::Listed(namespaces) = grant.scope() else {
-            return Err(Refusal::new(Reason::Internal, "internal error").because("a list without namespaces"));
+            return Err(Refusal::internal("a list without namespaces"));
         };
         if namespaces.is_empty() {
             return Ok(Reply::json(StatusCode::OK, &b"[]"[..]));

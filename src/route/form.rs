@@ -61,16 +61,19 @@ impl<'a> Form<'a> {
         if text.is_empty() {
             return Ok(Self { pairs });
         }
-        for pair in text.split('&') {
+        let mut rest = Some(text);
+        while let Some(text) = rest {
+            let (pair, behind) = split_at(b'&', text);
+            rest = behind;
             if pairs.len() == MOST {
                 return Err(FormError::TooMany);
             }
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = split_at(b'=', pair);
             let name = decode(name)?;
             if name.is_empty() {
                 return Err(FormError::NoName);
             }
-            pairs.push((name, decode(value)?));
+            pairs.push((name, decode(value.unwrap_or(""))?));
         }
         Ok(Self { pairs })
     }
@@ -142,8 +145,17 @@ pub(super) fn read_bool(name: &'static str, value: &str) -> Result<bool, FormErr
     }
 }
 
+/// What stands before an ASCII character, and what stands behind it if it is there.
+fn split_at(byte: u8, text: &str) -> (&str, Option<&str>) {
+    match memchr::memchr(byte, text.as_bytes()) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
 fn decode(text: &str) -> Result<Cow<'_, str>, FormError> {
-    if !text.bytes().any(|b| matches!(b, b'%' | b'+' | b';' | 0)) {
+    let bytes = text.as_bytes();
+    if memchr::memchr3(b'%', b'+', b';', bytes).is_none() && memchr::memchr(0, bytes).is_none() {
         return Ok(Cow::Borrowed(text));
     }
     let mut bytes = Vec::with_capacity(text.len());
@@ -191,18 +203,77 @@ pub fn push_pair(out: &mut String, name: &str, value: &str) {
 
 /// Percent-encodes everything but unreserved characters (RFC 3986, 2.3).
 fn escape_into(out: &mut String, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let mut rest = text;
-    // What needs no escape goes over in one piece; a piece ends before an ASCII byte or at the first of a character.
-    while let Some(at) = rest.bytes().position(|byte| !plain(byte)) {
-        let length = rest[at..].chars().next().map_or(1, char::len_utf8);
-        out.push_str(&rest[..at]);
-        for byte in rest[at..at + length].bytes() {
-            let escape = ['%', char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])];
-            out.extend(escape);
+    // What needs no escape goes over in one piece. It is ASCII, and so is what stands before it: it begins and ends where
+    // characters do.
+    let mut from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let index = usize::from(byte);
+        if PLAIN[index] {
+            continue;
         }
-        rest = &rest[at + length..];
+        if from < at {
+            out.push_str(&text[from..at]);
+        }
+        out.push_str(&ESCAPES[index * 3..index * 3 + 3]);
+        from = at + 1;
     }
-    out.push_str(rest);
+    if from < text.len() {
+        out.push_str(&text[from..]);
+    }
+}
+
+/// Whether a byte is an unreserved character (RFC 3986, 2.3).
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    plain
+};
+
+/// `%00` to `%FF`, one behind the other.
+const ESCAPES: &str = {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    const BYTES: [u8; 768] = {
+        let mut bytes = [b'%'; 768];
+        let mut byte = 0;
+        while byte < 256 {
+            bytes[byte * 3 + 1] = HEX[byte >> 4];
+            bytes[byte * 3 + 2] = HEX[byte & 15];
+            byte += 1;
+        }
+        bytes
+    };
+    match std::str::from_utf8(&BYTES) {
+        Ok(text) => text,
+        Err(_) => panic!("ASCII is text"),
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn all_but_unreserved_characters_are_escaped() {
+        let mut out = String::new();
+        push_pair(&mut out, "a b", "é=~&%\u{10ffff}x");
+        push_pair(&mut out, "", "\0-._~09azAZ/");
+        assert_eq!(out, "a%20b=%C3%A9%3D~%26%25%F4%8F%BF%BFx&=%00-._~09azAZ%2F");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(name in "[^\\x00]{1,40}", value in "[^\\x00]{0,80}") {
+            let mut out = String::new();
+            push_pair(&mut out, &name, &value);
+            prop_assert!(out.bytes().all(|b| PLAIN[usize::from(b)] || b == b'%' || b == b'='));
+            let form = Form::parse(&out).expect("a form");
+            prop_assert_eq!(form.pairs, vec![(Cow::Owned(name), Cow::Owned::<str>(value))]);
+        }
+    }
 }

@@ -55,7 +55,7 @@ impl Perses {
     /// # Errors
     /// As [`Self::ask`].
     pub async fn ask_open(&self, route: &Open) -> Result<PersesAnswer, Refusal> {
-        let request = PersesRequest::open(route).ok_or_else(|| internal("an open route that asks nothing"))?;
+        let request = PersesRequest::open(route).ok_or_else(|| Refusal::internal("an open route that asks nothing"))?;
         self.whole(request, Bytes::new()).await
     }
 
@@ -80,7 +80,7 @@ impl Perses {
         route: &Open,
         accept_encoding: Option<&HeaderValue>,
     ) -> Result<(StatusCode, HeaderMap, dial::Stream), Refusal> {
-        let request = PersesRequest::open(route).ok_or_else(|| internal("an open route that asks nothing"))?;
+        let request = PersesRequest::open(route).ok_or_else(|| Refusal::internal("an open route that asks nothing"))?;
         self.stream(request, accept_encoding).await
     }
 
@@ -121,7 +121,7 @@ impl Perses {
                 Ok((status, headers, answer.stream(self.largest)))
             }
             status if status.is_client_error() && !is_busy(status) => Err(Refusal::new(Reason::NotFound, "not found")),
-            status => Err(vouch(status, b"").err().unwrap_or_else(|| internal("a file that is no file"))),
+            status => Err(vouch(status, b"").err().unwrap_or_else(|| Refusal::internal("a file that is no file"))),
         }
     }
 
@@ -169,8 +169,4 @@ fn vouch(status: StatusCode, body: &[u8]) -> Result<(), Refusal> {
     let text: String = String::from_utf8_lossy(body).chars().take(300).collect();
     Err(Refusal::new(Reason::UpstreamNonsense, "Perses could not answer this")
         .because(format!("perses: status {status}: {text}")))
-}
-
-fn internal(cause: &'static str) -> Refusal {
-    Refusal::new(Reason::Internal, "internal error").because(cause)
 }

@@ -1,6 +1,6 @@
 //! What a grant makes of `match[]`, and what it says about an answer that names namespaces itself.
 
-use super::{Grant, Granted, QueryError, Scope, internal};
+use super::{Grant, Granted, QueryError, Scope};
 use crate::config::Backend;
 use crate::promql::{self, Confined, Reach};
 use crate::refusal::{Reason, Refusal};
@@ -42,7 +42,7 @@ impl Grant {
     ) -> Result<Granted<Vec<Confined>>, QueryError> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         let labels = promql::Labels::new(backend.labels.default_label(), Vec::new())
-            .map_err(|_| QueryError::Other(internal("the default label is none")))?;
+            .map_err(|_| QueryError::Other(Refusal::internal("the default label is none")))?;
         let reach = self.reach()?;
         match confine_all(&texts, reach, &labels, backend, limits) {
             Ok(selectors) if fits(&selectors, most) => return Ok(Granted(selectors)),

@@ -63,8 +63,8 @@ impl<'a> Form<'a> {
         }
         let mut rest = Some(text);
         while let Some(text) = rest {
-            let pair;
-            (pair, rest) = split_at(b'&', text);
+            let (pair, behind) = split_at(b'&', text);
+            rest = behind;
             if pairs.len() == MOST {
                 return Err(FormError::TooMany);
             }

@@ -6,6 +6,7 @@
 
 mod access;
 mod backends;
+mod cache;
 mod cluster;
 mod dashboards;
 mod decode;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use access::{Access, Permission};
 pub use backends::{Backend, BackendKind, VirtualDatasource};
+pub use cache::{Cache, CacheMode, ErrorTerms, InstantTerms, RangeTerms, Upstream, WindowTerms};
 pub use cluster::Cluster;
 pub use dashboards::{Dashboards, template_files};
 pub use decode::{Loaded, Surroundings, System, as_json, read};
@@ -127,6 +129,8 @@ pub struct Live {
     pub access: Access,
     /// `metrics_backends`, by name.
     pub backends: Vec<Arc<Backend>>,
+    /// `cache`.
+    pub cache: Cache,
     /// `dashboards`.
     pub dashboards: Dashboards,
     /// `limits`.

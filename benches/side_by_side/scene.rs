@@ -104,6 +104,7 @@ impl Scene {
              access:\n  token_ttl: 10m\n  allow_ttl: 10m\n  namespaces_ttl: 10m\n\
              metrics_backends:\n  - name: p\n    url: http://127.0.0.1:{metrics}\n    datasource: {{name: p}}\n\
              login:\n  external_url: {HERE}\n  openshift:\n    client_id: system:serviceaccount:perses:perses-sidecar\n  session:\n    key_files: [{}]\n\
+             cache:\n  mode: bypass\n\
              audit:\n  stream: \"off\"\n",
             openshift.url(),
             openshift.ca_file().display(),

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::section::{Notes, Section};
-use super::{Config, Live, access, backends, cluster, dashboards, limits, listen, login, telemetry, tls};
+use super::{Config, Live, access, backends, cache, cluster, dashboards, limits, listen, login, telemetry, tls};
 use crate::dashboards::TemplateProblem;
 use crate::yaml::{self, Problem};
 
@@ -95,7 +95,7 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
     let around = Recorded { inner: surroundings, files: RefCell::default() };
     let mut notes = Notes { problems: twice, ..Notes::default() };
     let mut root = Section::root(&root, &mut notes);
-    root.reserved(&["cache", "workloads", "injection", "live", "sharing"], &mut notes);
+    root.reserved(&["workloads", "injection", "live", "sharing"], &mut notes);
     let fixed = listen::read(&mut root, &mut notes);
     let tls = tls::read(&mut root, &around, &mut notes);
     if tls.is_none() && (fixed.listen.gateway_tls || fixed.listen.https.is_some()) {
@@ -109,6 +109,8 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
     let login = login::read(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
     let access = access::read(&mut root, &mut notes);
     let backends = backends::read(&mut root, &fixed, &around, &mut notes);
+    // How much memory there is, is no part of the configuration that could change.
+    let cache = cache::read(&mut root, surroundings, &mut notes);
     let (dashboards, templates) = dashboards::read(&mut root, &around, &mut notes);
     let limits = limits::read(&mut root, &mut notes);
     let telemetry = telemetry::telemetry(&mut root, &mut notes);
@@ -127,6 +129,7 @@ pub fn read(text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Vec<P
                     contact: login.contact,
                     access,
                     backends,
+                    cache,
                     dashboards,
                     limits,
                     telemetry,

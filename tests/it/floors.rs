@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 9] = ["names", "encoding", "refusal", "yaml", "promql", "route", "document", "dashboards", "page"];
+const PURE: [&str; 10] =
+    ["names", "encoding", "refusal", "yaml", "promql", "route", "document", "extents", "dashboards", "page"];
 const IMPURE: [&str; 12] = [
     "tokio",
     "hyper::",

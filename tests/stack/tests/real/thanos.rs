@@ -207,8 +207,12 @@ async fn same_bytes(stage: &Stage, thanos: &Thanos) {
 async fn partial(stage: &Stage, thanos: &Thanos) {
     thanos.sidecars[1].signal("STOP");
     thanos.store.signal("KILL");
+    // Each time another question, which no kept answer fits to.
+    let asked = std::cell::Cell::new(0);
     let ask = async |pairs: &[(&str, &str)]| {
-        let pairs = [&[("query", "requests_total"), ("dedup", "false")], pairs].concat();
+        asked.set(asked.get() + 1);
+        let query = format!("requests_total offset {}ms", asked.get());
+        let pairs = [&[("query", query.as_str()), ("dedup", "false")], pairs].concat();
         stage.form("grace", &format!("{BASE}/query"), &pairs).await
     };
     // The querier tells of a store that broke until it has left it out; so the question is asked at once.

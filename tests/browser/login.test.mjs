@@ -1,6 +1,8 @@
 // Logging in and out in a real browser.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import './targets.mjs';
+import './many.mjs';
 import { ask, askApart, browser, fillIn, picture, tell, visit, world } from './world.mjs';
 
 const DEEP = '/projects/team-a/dashboards/overview?start=1h&refresh=1m';

@@ -1,4 +1,5 @@
-//! How many instructions do the pure steps of a journey cost: reading a route, confining a query?
+//! How many instructions do the pure steps of a journey cost: reading a route, confining a query, rendering a
+//! dashboard?
 //!
 //! Run under callgrind by `benches/count`, which subtracts an empty run and compares with `benches/expected.txt`. What a whole
 //! journey costs the gateway is counted by `benches/side_by_side`.
@@ -6,6 +7,8 @@
 
 use std::sync::Arc;
 
+use perses_sidecar::dashboards::{Engine, Kind, Library, Workload, WorkloadName};
+use perses_sidecar::names::Namespace;
 use perses_sidecar::promql::{self, Features, Labels, Limits, Reach};
 
 const QUERIES: [&str; 4] = [
@@ -22,10 +25,12 @@ fn main() {
     match what.as_str() {
         "confine" => confine(times),
         "route" => route(times),
+        "render" => render(times),
         // `cargo test --benches` and a curious person.
         _ => {
             confine(1);
             route(1);
+            render(1);
             println!("each once: good");
         }
     }
@@ -46,5 +51,17 @@ fn route(times: usize) {
     for _ in 0..times {
         let target = "/api/v1/projects/team-a/dashboards/overview";
         std::hint::black_box(perses_sidecar::route::read(&http::Method::GET, target, "").unwrap());
+    }
+}
+
+/// The largest of them, for a model server with GPUs.
+fn render(times: usize) {
+    let library = Library::built_in();
+    let (namespace, name) = (Namespace::parse("team-a").unwrap(), WorkloadName::parse("granite").unwrap());
+    let workload =
+        Workload { engine: Engine::Vllm, gpus: 1, ..Workload::bare(Kind::InferenceService, namespace, name) };
+    let template = library.of(&workload).next().unwrap();
+    for _ in 0..times {
+        std::hint::black_box(template.render(std::hint::black_box(&workload)));
     }
 }

@@ -191,6 +191,41 @@ fn golden_problems_of_templates() {
     });
 }
 
+/// The example of the documentation is a whole template, and good; what the text promises of it is so.
+#[test]
+fn the_example_of_the_documentation_works() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(folder.join("docs/templates.md")).unwrap();
+    let example =
+        text.split("```yaml\n").find(|block| block.starts_with("template:")).unwrap().split("```").next().unwrap();
+    assert_eq!(example, fs::read_to_string(golden("example.yaml")).unwrap());
+    let (library, problems) =
+        Library::compile(&[("example.yaml".to_owned(), example.to_owned())], &Settings::default());
+    assert_eq!(problems, []);
+    let namespace = Namespace::parse("team-a").unwrap();
+    let workload = Workload::bare(Kind::Notebook, namespace.clone(), WorkloadName::parse("wb").unwrap());
+    let names: Vec<&str> = library.of(&workload).map(|template| template.name()).collect();
+    assert_eq!(names, ["notebook", "my-servers"]);
+    let rendered = library.template("my-servers").unwrap().render(&workload);
+    assert!(rendered.contains("{namespace=\\\"team-a\\\",pod=~\\\"wb-0\\\"}"), "{rendered}");
+    // Every word of the tables is known, and every known word stands in them.
+    for word in placeholder::Placeholder::ALL.iter().map(|known| known.word()) {
+        assert!(text.contains(&format!("<<{word}>>")), "{word}");
+    }
+    for word in placeholder::Fact::ALL.iter().map(|known| known.word()) {
+        assert!(text.contains(&format!("`{word}`")), "{word}");
+    }
+    for word in Kind::ALL.iter().map(|kind| kind.word()).chain(Engine::ALL.map(Engine::word)) {
+        assert!(text.contains(&format!("`{word}`")), "{word}");
+    }
+    let template = library.template("vllm").unwrap();
+    let granite = Workload {
+        engine: Engine::Vllm,
+        ..Workload::bare(Kind::InferenceService, namespace, WorkloadName::parse("granite").unwrap())
+    };
+    assert!(text.contains(&template.dashboard_name(&granite)));
+}
+
 #[test]
 fn no_text_makes_the_compiler_panic() {
     for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/templates")).unwrap().flatten() {

@@ -1,6 +1,9 @@
-//! Demo metrics: a week of model servers, training jobs, notebooks and GPUs in three namespaces, from formulas.
+//! Demo metrics: a week of model servers, training jobs, notebooks, queues and GPUs in three namespaces, from formulas.
 //!
-//! The past is written once into blocks of the time-series database; the present is scraped from the same formulas.
+//! The past is written once into blocks of the time-series database; the present is scraped from the same formulas. Names
+//! and labels are those of the real exporters, so that the dashboards of the workloads in [`crate::workloads`] show numbers.
+
+mod engines;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,9 +18,11 @@ pub const TEAMS: [&str; 3] = ["team-a", "team-b", "team-c"];
 /// Length of the past, and its step.
 const WEEK: u64 = 7 * 24 * 3600;
 const STEP: u64 = 60;
+/// How long before the present what is gone ended.
+const GONE: u64 = 24 * 3600;
 
 /// Raised when the formulas change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// One series.
 pub struct Series {
@@ -25,6 +30,8 @@ pub struct Series {
     pub name: &'static str,
     /// Its labels, written out.
     pub labels: String,
+    /// Whether it ended a day ago.
+    pub gone: bool,
     shape: Shape,
 }
 
@@ -55,60 +62,117 @@ impl Series {
                 let fast = (seconds / 600.0 + phase) * std::f64::consts::TAU;
                 ((middle + swing * (0.8 * day.sin() + 0.2 * fast.sin())) * 1000.0).round() / 1000.0
             }
-            Shape::Growth { rate } => (rate * (seconds % 31_536_000.0)).round(),
+            Shape::Growth { rate } => (rate * (seconds % 31_536_000.0) * 1000.0).round() / 1000.0,
             Shape::Constant(value) => value,
         }
+    }
+}
+
+/// Series as they are gathered.
+#[derive(Default)]
+struct Gathered {
+    all: Vec<Series>,
+    /// So that not everything swings together.
+    phase: f64,
+    gone: bool,
+}
+
+impl Gathered {
+    fn add(&mut self, name: &'static str, labels: impl Into<String>, shape: Shape) {
+        self.all.push(Series { name, labels: labels.into(), gone: self.gone, shape });
+    }
+
+    fn wave(&mut self, name: &'static str, labels: impl Into<String>, middle: f64, swing: f64) {
+        self.phase += 0.37;
+        let phase = self.phase;
+        self.add(name, labels, Shape::Wave { middle, swing, phase });
+    }
+
+    fn growth(&mut self, name: &'static str, labels: impl Into<String>, rate: f64) {
+        self.add(name, labels, Shape::Growth { rate });
+    }
+
+    fn constant(&mut self, name: &'static str, labels: impl Into<String>, value: f64) {
+        self.add(name, labels, Shape::Constant(value));
+    }
+
+    /// Three buckets: below the first bound lies half, below the second nearly all.
+    fn buckets(&mut self, name: &'static str, labels: &str, bounds: [&str; 2], rate: f64) {
+        for (bound, share) in [(bounds[0], 0.5), (bounds[1], 0.97), ("+Inf", 1.0)] {
+            self.growth(name, format!("{labels},le=\"{bound}\""), rate * share);
+        }
+    }
+
+    /// What the cluster counts of every pod: its processor, memory, and who made it.
+    fn pod(&mut self, namespace: &str, pod: &str, container: &str, (kind, owner): (&str, &str), cores: f64) {
+        let labels = format!("namespace=\"{namespace}\",pod=\"{pod}\"");
+        let inner = format!("{labels},container=\"{container}\"");
+        self.growth("container_cpu_usage_seconds_total", inner.clone(), cores);
+        self.wave("container_memory_working_set_bytes", inner, 3e9, 1e9);
+        let made = format!("{labels},node=\"node-1\",created_by_kind=\"{kind}\",created_by_name=\"{owner}\"");
+        self.constant("kube_pod_info", made, 1.0);
+    }
+
+    /// And what it counts besides, where a dashboard shows it.
+    fn more_of_pod(&mut self, namespace: &str, pod: &str, container: &str) {
+        let labels = format!("namespace=\"{namespace}\",pod=\"{pod}\"");
+        let inner = format!("{labels},container=\"{container}\"");
+        self.growth("container_network_receive_bytes_total", labels.clone(), 40_000.0);
+        self.growth("container_network_transmit_bytes_total", labels.clone(), 90_000.0);
+        self.growth("container_cpu_cfs_periods_total", inner.clone(), 10.0);
+        self.growth("container_cpu_cfs_throttled_periods_total", inner.clone(), 0.4);
+        for (resource, unit, limit) in [("cpu", "core", 4.0), ("memory", "byte", 8e9)] {
+            let labels = format!("{inner},resource=\"{resource}\",unit=\"{unit}\"");
+            self.constant("kube_pod_container_resource_limits", labels, limit);
+        }
+        self.constant("kube_pod_status_ready", format!("{labels},condition=\"true\""), 1.0);
+        self.constant("kube_pod_status_phase", format!("{labels},phase=\"Running\""), 1.0);
+        self.growth("kube_pod_container_status_restarts_total", inner.clone(), 1.0 / 40_000.0);
+        let last = format!("{inner},reason=\"OOMKilled\"");
+        self.constant("kube_pod_container_status_last_terminated_reason", last, 1.0);
+    }
+
+    /// A GPU of a pod; the exporter's own namespace stands in `namespace`.
+    fn gpu(&mut self, namespace: &str, pod: &str, activity: f64) {
+        let labels = format!(
+            "namespace=\"nvidia-gpu-operator\",exported_namespace=\"{namespace}\",exported_pod=\"{pod}\",gpu=\"0\",modelName=\"NVIDIA A100\""
+        );
+        self.wave("DCGM_FI_PROF_GR_ENGINE_ACTIVE", labels.clone(), activity, activity * 0.8);
+        self.wave("DCGM_FI_DEV_FB_USED", labels.clone(), 30_000.0, 4000.0);
+        self.constant("DCGM_FI_DEV_FB_FREE", labels.clone(), 10_000.0);
+        self.wave("DCGM_FI_DEV_GPU_TEMP", labels, 60.0, 12.0);
+        let asks = format!("namespace=\"{namespace}\",pod=\"{pod}\",resource=\"nvidia_com_gpu\",unit=\"integer\"");
+        self.constant("kube_pod_container_resource_requests", asks, 1.0);
     }
 }
 
 /// All series, those of one metric together.
 #[must_use]
 pub fn series() -> Vec<Series> {
-    let mut all = Vec::new();
+    let mut all = Gathered::default();
     for (team, namespace) in (1_u8..).zip(TEAMS) {
         let weight = f64::from(team);
-        let mut add = |name, labels: String, shape| all.push(Series { name, labels, shape });
-        let wave = |middle: f64, swing: f64| Shape::Wave { middle: middle * weight, swing, phase: weight / 7.0 };
-        let growth = |rate: f64| Shape::Growth { rate: rate * weight };
-        for model in ["granite", "llama"] {
-            let labels = format!("namespace=\"{namespace}\",pod=\"{model}-predictor-0\",model_name=\"{model}\"");
-            add("vllm:num_requests_running", labels.clone(), wave(8.0, 6.0));
-            add("vllm:num_requests_waiting", labels.clone(), wave(3.0, 2.5));
-            add(
-                "vllm:gpu_cache_usage_perc",
-                labels.clone(),
-                Shape::Wave { middle: 0.5, swing: 0.4, phase: weight / 5.0 },
-            );
-            add("vllm:generation_tokens_total", labels.clone(), growth(120.0));
-            add("vllm:prompt_tokens_total", labels.clone(), growth(300.0));
-            for (bound, share) in [("0.1", 0.3), ("0.5", 0.8), ("1.0", 0.95), ("+Inf", 1.0)] {
-                add("vllm:time_to_first_token_seconds_bucket", format!("{labels},le=\"{bound}\""), growth(4.0 * share));
-            }
-        }
-        for job in ["finetune", "pretrain"] {
-            let labels = format!("namespace=\"{namespace}\",pod=\"{job}-worker-0\",job_name=\"{job}\"");
-            add("kubeflow_trainjob_step_total", labels.clone(), growth(0.5));
-            add("training_loss", labels, wave(1.0, 0.3));
-        }
-        for pod in ["granite-predictor-0", "finetune-worker-0", "notebook-0"] {
-            let labels = format!("namespace=\"{namespace}\",pod=\"{pod}\",container=\"main\"");
-            add("container_cpu_usage_seconds_total", labels.clone(), growth(0.7));
-            add("container_memory_working_set_bytes", labels, wave(2e9, 5e8));
-            add(
-                "kube_pod_info",
-                format!("namespace=\"{namespace}\",pod=\"{pod}\",node=\"node-{team}\""),
-                Shape::Constant(1.0),
-            );
-        }
-        add("notebook_running", format!("namespace=\"{namespace}\",notebook_name=\"notebook\""), Shape::Constant(1.0));
-        for gpu in 0..2 {
-            let labels = format!(
-                "namespace=\"nvidia-gpu-operator\",exported_namespace=\"{namespace}\",exported_pod=\"granite-predictor-0\",gpu=\"{gpu}\""
-            );
-            add("DCGM_FI_DEV_GPU_UTIL", labels.clone(), Shape::Wave { middle: 50.0, swing: 45.0, phase: weight / 3.0 });
-            add("DCGM_FI_DEV_FB_USED", labels, wave(9000.0, 3000.0));
-        }
+        let labels = format!("namespace=\"{namespace}\",pod=\"granite-predictor-0\",model_name=\"granite\"");
+        all.wave("vllm:num_requests_running", labels.clone(), 8.0 * weight, 6.0);
+        all.wave("vllm:num_requests_waiting", labels.clone(), 3.0 * weight, 2.5);
+        all.growth("vllm:generation_tokens_total", labels, 120.0 * weight);
+        all.pod(
+            namespace,
+            "granite-predictor-0",
+            "kserve-container",
+            ("ReplicaSet", "granite-predictor"),
+            0.7 * weight,
+        );
+        all.gpu(namespace, "granite-predictor-0", 0.5);
+        let gpu = format!(
+            "namespace=\"nvidia-gpu-operator\",exported_namespace=\"{namespace}\",exported_pod=\"granite-predictor-0\",gpu=\"0\""
+        );
+        all.wave("DCGM_FI_DEV_GPU_UTIL", gpu, 50.0, 45.0);
     }
+    engines::serving(&mut all);
+    engines::training(&mut all);
+    engines::project(&mut all);
+    let mut all = all.all;
     all.sort_by_key(|series| series.name);
     all
 }
@@ -122,7 +186,7 @@ fn now() -> u64 {
 pub fn exposition() -> String {
     let mut out = String::new();
     let time = now();
-    for series in series() {
+    for series in series().iter().filter(|series| !series.gone) {
         let _ = writeln!(out, "{}{{{}}} {}", series.name, series.labels, series.at(time));
     }
     out
@@ -160,7 +224,8 @@ pub fn blocks(promtool: &Path, home: &Path, say: &dyn Fn(&str)) -> io::Result<Pa
             writeln!(out, "# TYPE {} unknown", series.name)?;
             last = series.name;
         }
-        for time in (end - WEEK..=end).step_by(usize::try_from(STEP).unwrap_or(60)) {
+        let until = if series.gone { end - GONE } else { end };
+        for time in (end - WEEK..=until).step_by(usize::try_from(STEP).unwrap_or(60)) {
             writeln!(out, "{}{{{}}} {} {time}", series.name, series.labels, series.at(time))?;
         }
     }

@@ -11,4 +11,5 @@ pub mod servers;
 pub mod thanos;
 pub mod tour;
 mod ui;
+pub mod workloads;
 pub mod world;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
 mod cluster;
+mod dashboards;
 mod percli;
 mod perses;
 mod stage;
@@ -27,6 +28,10 @@ async fn contract(options: Options) {
     perses::every_route(&stage, version).await;
     perses::every_question_to_a_backend(&stage).await;
     percli::life_of_a_dashboard(&stage, version);
+    dashboards::taken_by_perses(&stage, version).await;
+    if version == servers::PERSES[0] {
+        dashboards::every_query_finds_data(&stage).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,8 +69,7 @@ async fn what_it_costs_at_rest_and_what_is_in_it() {
     let bytes = fs::read(binary()).unwrap();
     eprintln!("binary: {} KiB", bytes.len() >> 10);
     assert!(bytes.len() <= 20_000_000, "{} bytes", bytes.len());
-    for word in ["/-/stand-in", "cluster-monitoring-view", "namespace-reader", "vllm:num_requests", "granite-predictor"]
-    {
+    for word in ["/-/stand-in", "cluster-monitoring-view", "namespace-reader", "finetune-worker", "granite-predictor"] {
         assert!(
             !bytes.windows(word.len()).any(|window| window == word.as_bytes()),
             "the test stack's {word:?} is in it"

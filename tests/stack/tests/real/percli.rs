@@ -1,6 +1,7 @@
 //! `percli`, unmodified, for somebody with rights and somebody without.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use perses_sidecar_stack::servers;
@@ -12,20 +13,36 @@ use crate::stage::Stage;
 /// Who, the command line, the exit code, words of the output, and words that must not be there.
 type Step<'s> = (&'static str, &'s [&'s str], i32, &'s [&'s str], &'s [&'s str]);
 
-pub(crate) fn life_of_a_dashboard(stage: &Stage, version: &str) {
-    let percli = servers::binary("percli", version, &|line| eprintln!("{line}")).unwrap();
-    let folder = &stage.world.folder;
-    let run = |who: &str, arguments: &[&str]| {
-        let output = Command::new(&percli)
-            .args(["--percliconfig", &folder.join(format!("percli-{who}.json")).to_string_lossy()])
+/// The binary, and a folder for what it remembers of each person.
+pub(crate) struct Percli {
+    binary: PathBuf,
+    folder: PathBuf,
+}
+
+impl Percli {
+    pub(crate) fn new(stage: &Stage, version: &str) -> Self {
+        let binary = servers::binary("percli", version, &|line| eprintln!("{line}")).unwrap();
+        Self { binary, folder: stage.world.folder.clone() }
+    }
+
+    /// The exit code, and all that it says.
+    pub(crate) fn run(&self, who: &str, arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(&self.binary)
+            .args(["--percliconfig", &self.folder.join(format!("percli-{who}.json")).to_string_lossy()])
             .args(arguments)
-            .env("HOME", folder)
+            .env("HOME", &self.folder)
             .stdin(Stdio::null())
             .output()
             .unwrap();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.code().unwrap(), text)
-    };
+    }
+}
+
+pub(crate) fn life_of_a_dashboard(stage: &Stage, version: &str) {
+    let folder = &stage.world.folder;
+    let percli = Percli::new(stage, version);
+    let run = |who: &str, arguments: &[&str]| percli.run(who, arguments);
     let gateway = stage.world.gateway();
     for who in ["ada", "grace", "eve", "nobody"] {
         let token = if who == "nobody" { "sha256~nobody" } else { stage.world.token(who) };

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::access::Access;
 use crate::admin::{Admin, Check, Probed};
+use crate::cache::{Cache, Clock};
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
 use crate::config::{self, Config, Loaded, Reload, Watcher};
@@ -387,13 +388,17 @@ fn build(
         }
         None => None,
     };
+    // What is kept survives, unless there is more or less room for it now.
+    let cache = before.map(|before| before.queries.cache()).filter(|cache| cache.memory() == settings.cache.memory);
+    let cache =
+        cache.cloned().unwrap_or_else(|| Cache::new(settings.cache.memory, Clock::default(), Arc::clone(metrics)));
     // The last that can fail, and the only thing that is changed in place.
     if kept.is_some_and(|before| before.config.cluster.ca != settings.cluster.ca) {
         cluster.renew(&settings.cluster)?;
     }
     Ok(Live {
         catalog: Catalog::new(Arc::clone(&perses), Arc::clone(&access), &settings),
-        queries: Queries::new(Arc::clone(&perses), clients, &settings.limits, Arc::clone(metrics)),
+        queries: Queries::new(Arc::clone(&perses), clients, &settings, cache, Arc::clone(metrics)),
         perses,
         config: settings,
         cluster,

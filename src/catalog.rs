@@ -2,6 +2,7 @@
 //! questions about oneself, and pass on only bodies that were checked and written anew.
 
 mod global;
+mod lists;
 mod own;
 mod projects;
 mod scoped;
@@ -24,10 +25,13 @@ use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
 use crate::route::{Guarded, Open, Project, Validate};
 use crate::upstream::{Perses, PersesAnswer};
+pub use lists::Changing;
+use lists::Lists;
 
 /// Answers what is not a question to a metrics backend.
 pub struct Catalog {
     perses: Arc<Perses>,
+    lists: Lists,
     access: Arc<Access>,
     /// Backends that show themselves as global datasources.
     shown: Vec<config::VirtualDatasource>,
@@ -68,12 +72,20 @@ impl Catalog {
     /// Answers for this Perses.
     #[must_use]
     pub fn new(perses: Arc<Perses>, access: Arc<Access>, live: &config::Live) -> Self {
+        let lists = Lists::new(Arc::clone(&perses), live.cache.mode == config::CacheMode::Enforce);
         Self {
             perses,
+            lists,
             access,
             shown: live.backends.iter().filter_map(|backend| backend.datasource.clone()).collect(),
             migrations: Semaphore::new(live.limits.migrations),
         }
+    }
+
+    /// Something is going to change in Perses: lists are forgotten when this is dropped.
+    #[must_use]
+    pub fn changing(&self) -> Changing {
+        self.lists.changing()
     }
 
     /// Answers what anybody may ask.

@@ -6,6 +6,7 @@
 
 mod access;
 mod backends;
+mod cache;
 mod cluster;
 mod dashboards;
 mod decode;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 pub use access::{Access, Permission};
 pub use backends::{Backend, BackendKind, VirtualDatasource};
+pub use cache::{Cache, CacheMode, ErrorTerms, InstantTerms, RangeTerms, Upstream, WindowTerms};
 pub use cluster::Cluster;
 pub use dashboards::{Dashboards, template_files};
 pub use decode::{Elsewhere, Loaded, Loader, Surroundings, System, as_json, read, read_injected, read_webhook};
@@ -131,6 +133,8 @@ pub struct Live {
     pub access: Access,
     /// `metrics_backends`, by name.
     pub backends: Vec<Arc<Backend>>,
+    /// `cache`.
+    pub cache: Cache,
     /// `dashboards`.
     pub dashboards: Dashboards,
     /// `limits`.

@@ -27,7 +27,7 @@ use crate::listen::{Handler, Peer};
 use crate::query::Queries;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
-use crate::route::{self, Guarded, Route};
+use crate::route::{self, Global, Guarded, Route, Scoped};
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Perses;
@@ -174,8 +174,13 @@ async fn journey(
     let named = std::sync::Mutex::default();
     let accept_encoding = head.headers.get(header::ACCEPT_ENCODING);
     let brought = Brought { body, accept_encoding, knows: &knows, named: &named };
-    let _changing = writes.then(|| live.queries.sources().changing());
+    let changes = writes && !matches!(grant.route(), Guarded::View | Guarded::Migrate | Guarded::Validate(_));
+    let _changing = changes.then(|| (live.queries.sources().changing(), live.catalog.changing()));
+    let of_datasources = changes && is_about_datasources(grant.route());
     let reply = live.catalog.answer(grant, brought).await;
+    if of_datasources && reply.is_ok() {
+        live.queries.forget();
+    }
     journal.named(named.into_inner().unwrap_or_default());
     reply
 }
@@ -184,6 +189,15 @@ async fn journey(
 fn looks_like_the_operator(head: &http::request::Parts) -> bool {
     let agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     agent.starts_with("Go-http-client/") && head.uri.path().contains("/api/v1/")
+}
+
+/// Whether a change says where or how a backend is asked.
+fn is_about_datasources(route: &Guarded) -> bool {
+    matches!(
+        route,
+        Guarded::Scoped(Scoped::Datasources | Scoped::Secrets, _)
+            | Guarded::Global(Global::Datasources | Global::Secrets, _)
+    )
 }
 
 /// What is refused whatever the route: tunnels, and heads that two servers could read differently.

@@ -6,11 +6,11 @@
 //! | floor | modules | what they answer |
 //! | --- | --- | --- |
 //! | words | [`names`], [`encoding`], [`refusal`], [`yaml`] | which strings are names; bytes as text; in how many ways a request can end early; what a file says where |
-//! | rules, pure | [`promql`], [`route`], [`document`], [`dashboards`], [`injection`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which dashboard a workload has; what is added to a pod; what people read |
+//! | rules, pure | [`promql`], [`route`], [`document`], [`extents`], [`dashboards`], [`injection`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which points are known; which dashboard a workload has; what is added to a pod; what people read |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
 //! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
 //! | guards | [`identity`], [`access`] | who is this; may they |
-//! | behind the guards | [`upstream`], [`query`], [`catalog`] | the servers behind us, and answers made of theirs |
+//! | behind the guards | [`upstream`], [`cache`], [`query`], [`catalog`] | the servers behind us, what they said lately, and answers made of theirs |
 //! | doors | [`gateway`], [`admin`], [`control`], [`webhook`] | the journey of a request; probes and metrics; operators; the API server |
 //! | roof | [`app`], [`command`] | build, run, reload, stop; the command line |
 //!
@@ -35,6 +35,7 @@ pub mod yaml;
 pub mod promql;
 pub mod route;
 pub mod document;
+pub mod extents;
 pub mod dashboards;
 pub mod injection;
 pub mod page;
@@ -52,6 +53,7 @@ pub mod identity;
 pub mod access;
 
 pub mod upstream;
+pub mod cache;
 pub mod query;
 pub mod catalog;
 

@@ -5,8 +5,12 @@
 
 mod alerting;
 mod answers;
+mod asking;
+mod explain;
+mod kept;
 mod merge;
 mod params;
+mod plan;
 mod quiet;
 mod sources;
 
@@ -19,14 +23,18 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::task::JoinSet;
 
 use crate::access::{Grant, QueryError};
-use crate::config;
+use crate::cache::{Cache, How, Place, Purge};
+use crate::config::{self, CacheMode};
 use crate::promql;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
 use crate::route::{Form, FormError, Guarded, MetricsCall};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{CacheKind, CacheReason, CacheResult, Metrics};
 use crate::upstream::{About, BackendClient, Perses, Question};
+pub use explain::{Explain, Explained};
+use kept::Keeping;
 use params::{Endpoint, Params};
+use plan::Plans;
 pub use sources::Sources;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -46,6 +54,10 @@ const AT_ONCE: usize = 4;
 pub struct Queries {
     sources: Sources,
     limits: config::Limits,
+    cache: Arc<Cache>,
+    places: Vec<(Arc<BackendClient>, Arc<Place>)>,
+    keeping: config::Cache,
+    plans: Plans,
     metrics: Arc<Metrics>,
 }
 
@@ -55,10 +67,28 @@ impl Queries {
     pub fn new(
         perses: Arc<Perses>,
         backends: Vec<Arc<BackendClient>>,
-        limits: &config::Limits,
+        live: &config::Live,
+        cache: Arc<Cache>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { sources: Sources::new(perses, backends), limits: limits.clone(), metrics }
+        let (limits, keeping) = (live.limits.clone(), live.cache.clone());
+        let place = |backend: &Arc<BackendClient>| {
+            let settings = backend.settings();
+            cache.place(&settings.name, &kept::describe(settings))
+        };
+        let places = backends.iter().map(|backend| (Arc::clone(backend), place(backend))).collect();
+        Self { sources: Sources::new(perses, backends), limits, cache, places, keeping, plans: Plans::new(), metrics }
+    }
+
+    /// Forgets every answer: a datasource has changed, and whoever changed it wants to see that.
+    pub fn forget(&self) {
+        self.cache.purge(&Purge::default());
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
     }
 
     /// The datasources, for what must be told when one changes.
@@ -104,14 +134,24 @@ impl Queries {
             MetricsCall::Query | MetricsCall::QueryRange | MetricsCall::Exemplars => {
                 params.check_points(self.limits.query_points)?;
                 let confined = self.counted(grant.query(params.text()?, settings, &limits))?;
-                let path = match call {
-                    MetricsCall::Query => "/api/v1/query",
-                    MetricsCall::QueryRange => "/api/v1/query_range",
-                    _ => "/api/v1/query_exemplars",
-                };
-                let mut question = Question::query(path, &confined);
-                params.write(&mut question);
-                self.pass(&backend, question, &[confined.get().text()], began).await
+                let keeping = Keeping { queries: self, grant, backend: &backend, params: &params, began };
+                match call {
+                    MetricsCall::Query => keeping.instant(&confined, &limits).await,
+                    MetricsCall::QueryRange => keeping.range(&confined, &limits).await,
+                    _ => {
+                        let mut question = Question::query("/api/v1/query_exemplars", &confined);
+                        params.write(&mut question);
+                        self.pass(
+                            &backend,
+                            question,
+                            &[confined.get().text()],
+                            began,
+                            CacheKind::Other,
+                            CacheReason::Endpoint,
+                        )
+                        .await
+                    }
+                }
             }
             MetricsCall::Series | MetricsCall::Labels | MetricsCall::LabelValues(_) => {
                 self.matching(grant, &backend, call, &params, &limits).await
@@ -125,23 +165,29 @@ impl Queries {
                 } else {
                     Question::alerts()
                 };
-                params.write(&mut question);
-                let body = answers::whole(backend.ask(question).await?, None, self.limits.answer).await?;
+                params.write_without_timeout(&mut question);
+                let kind = if rules { CacheKind::Rules } else { CacheKind::Alerts };
+                let keeping = Keeping { queries: self, grant, backend: &backend, params: &params, began };
+                let (body, how) = keeping.whole(kind, question, self.keeping.rules, None).await?;
                 let sight = alerting::Sight {
                     label: settings.labels.default_label(),
                     reaches: &|namespace| grant.reaches(namespace),
                     everything: grant.reaches_everything(),
                 };
                 let body = if rules { alerting::rules(&body, &sight)? } else { alerting::alerts(&body, &sight)? };
-                Ok(told(Reply::json(StatusCode::OK, body), began))
+                Ok(told(Reply::json(StatusCode::OK, body), began, how))
             }
             MetricsCall::ParseQuery | MetricsCall::FormatQuery => {
                 let text = self.counted(grant.reprint(params.text()?, settings, &limits))?;
                 let path =
                     if *call == MetricsCall::ParseQuery { "/api/v1/parse_query" } else { "/api/v1/format_query" };
-                self.pass(&backend, Question::text(path, &text), &[], began).await
+                self.pass(&backend, Question::text(path, &text), &[], began, CacheKind::Other, CacheReason::Endpoint)
+                    .await
             }
-            MetricsCall::BuildInfo => self.pass(&backend, Question::about(About::Build), &[], began).await,
+            MetricsCall::BuildInfo => {
+                self.pass(&backend, Question::about(About::Build), &[], began, CacheKind::Other, CacheReason::Endpoint)
+                    .await
+            }
             MetricsCall::Flags => Ok(Reply::json(StatusCode::OK, &br#"{"status":"success","data":{}}"#[..])),
             MetricsCall::Healthy => {
                 let answer = backend.ask(Question::about(About::Health)).await?;
@@ -161,9 +207,26 @@ impl Queries {
         question: Question,
         sent: &[&str],
         began: Instant,
+        kind: CacheKind,
+        reason: CacheReason,
     ) -> Result<Reply, Refusal> {
+        let how = self.passed(kind, reason);
         let answer = backend.ask(question).await?;
-        Ok(told(answers::pass(answer, sent, self.limits.answer).await?, began))
+        Ok(told(answers::pass(answer, sent, self.limits.answer).await?, began, how))
+    }
+
+    /// Counts a question that goes past the cache.
+    fn passed(&self, kind: CacheKind, reason: CacheReason) -> How {
+        let reason = if self.keeping.mode == CacheMode::Bypass { CacheReason::Mode } else { reason };
+        self.metrics.cache().request(kind, CacheResult::Bypass);
+        self.metrics.cache().bypass(reason);
+        How { result: CacheResult::Bypass, left: 0, reason: Some(reason) }
+    }
+
+    /// Where everything of a backend is kept.
+    fn place(&self, backend: &Arc<BackendClient>) -> Result<&Arc<Place>, Refusal> {
+        let place = self.places.iter().find(|(known, _)| Arc::ptr_eq(known, backend)).map(|(_, place)| place);
+        place.ok_or_else(|| Refusal::new(Reason::Internal, "internal error").because("a backend without a place"))
     }
 
     /// Series, label names and label values: one question, or one for each part of a large set of namespaces.
@@ -193,16 +256,17 @@ impl Queries {
             question
         };
         if let [whole] = parts.as_slice() {
-            let sent: Vec<&str> = whole.get().iter().map(promql::Confined::text).collect();
-            return self.pass(backend, question(whole), &sent, began).await;
+            let keeping = Keeping { queries: self, grant, backend, params, began };
+            return keeping.matching(call, whole, Question::matching(method.clone(), path.clone(), whole)).await;
         }
+        let how = self.passed(CacheKind::Other, CacheReason::Parts);
         let bodies = self.ask_all(backend, parts.iter().map(question)).await?;
         let limit = params.limit().unwrap_or(0);
         let body = match call {
             MetricsCall::Series => merge::series(&bodies, limit)?,
             _ => merge::texts(&bodies, limit)?,
         };
-        Ok(told(Reply::json(StatusCode::OK, body), began))
+        Ok(told(Reply::json(StatusCode::OK, body), began, how))
     }
 
     /// Asks several questions, a few at once, all before one deadline; their answers together are bounded like one. One that
@@ -243,11 +307,19 @@ impl Queries {
         let began = Instant::now();
         let none: [&str; 0] = [];
         let parts = self.counted(grant.selectors(&none, backend.settings(), limits, LONGEST_TARGET))?;
-        let names = parts.iter().map(|part| Question::matching(Method::GET, "/api/v1/label/__name__/values", part));
-        let names = merge::texts(&self.ask_all(backend, names).await?, 0)?;
-        let known = answers::whole(backend.ask(Question::metadata()).await?, None, self.limits.answer).await?;
-        let body = answers::filter_metadata(&known, &names, params.metric(), params.limit())?;
-        Ok(told(Reply::json(StatusCode::OK, body), began))
+        let names = |part| Question::matching(Method::GET, "/api/v1/label/__name__/values", part);
+        let keeping = Keeping { queries: self, grant, backend, params, began };
+        let names = match parts.as_slice() {
+            [whole] => {
+                vec![keeping.whole(CacheKind::Values, names(whole), self.keeping.labels.fresh, None).await?.0]
+            }
+            several => self.ask_all(backend, several.iter().map(names)).await?,
+        };
+        let names = merge::texts(&names, 0)?;
+        // What the backend knows is the same for everybody until it is filtered.
+        let known = keeping.whole(CacheKind::Metadata, Question::metadata(), self.keeping.metadata, None).await?;
+        let body = answers::filter_metadata(&known.0, &names, params.metric(), params.limit())?;
+        Ok(told(Reply::json(StatusCode::OK, body), began, known.1))
     }
 
     /// Counts the outcome of a confinement and turns a refused one into an answer.
@@ -276,13 +348,36 @@ impl Queries {
 }
 
 /// Adds what an answer says about its making.
-fn told(mut reply: Reply, began: Instant) -> Reply {
-    reply.headers.insert(CACHE_STATUS, HeaderValue::from_static("perses-sidecar; fwd=bypass"));
+fn told(mut reply: Reply, began: Instant, how: How) -> Reply {
+    if let Ok(status) = HeaderValue::try_from(status(how)) {
+        reply.headers.insert(CACHE_STATUS, status);
+    }
     let tenths = began.elapsed().as_micros() / 100;
-    if let Ok(timing) = HeaderValue::try_from(format!("upstream;dur={}.{}", tenths / 10, tenths % 10)) {
+    let who = if how.result == CacheResult::Hit { "cache" } else { "upstream" };
+    if let Ok(timing) = HeaderValue::try_from(format!("{who};dur={}.{}", tenths / 10, tenths % 10)) {
         reply.headers.insert(SERVER_TIMING, timing);
     }
     reply
+}
+
+/// The value of `Cache-Status` (RFC 9211).
+fn status(how: How) -> String {
+    let mut text = "perses-sidecar; ".to_owned();
+    match how.result {
+        CacheResult::Hit => {
+            text.push_str("hit; ttl=");
+            text.push_str(&(how.left / 1000).to_string());
+        }
+        CacheResult::Partial => text.push_str("fwd=partial"),
+        CacheResult::Miss => text.push_str("fwd=miss"),
+        CacheResult::Collapsed => text.push_str("fwd=miss; collapsed"),
+        CacheResult::Bypass | CacheResult::Error => text.push_str("fwd=bypass"),
+    }
+    if let Some(reason) = how.reason {
+        text.push_str("; detail=");
+        text.push_str(reason.word());
+    }
+    text
 }
 
 fn malformed(error: &FormError) -> Refusal {

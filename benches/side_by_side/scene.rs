@@ -75,6 +75,7 @@ impl Scene {
              cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n\
              access:\n  token_ttl: 10m\n  allow_ttl: 10m\n  namespaces_ttl: 10m\n\
              metrics_backends:\n  - name: p\n    url: http://127.0.0.1:{metrics}\n    datasource: {{name: p}}\n\
+             cache:\n  mode: bypass\n\
              audit:\n  stream: \"off\"\n",
             openshift.url(),
             openshift.ca_file().display(),

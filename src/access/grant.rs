@@ -233,6 +233,24 @@ impl Grant {
         }
     }
 
+    /// Whether no list of namespaces confines what is asked.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        !matches!(self.reach(), Ok(Reach::Namespaces(_)))
+    }
+
+    /// A number that callers who reach the same share: they take turns with others at a backend.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        match self.reach() {
+            Ok(Reach::Namespaces(names)) => names.hash(&mut hasher),
+            Ok(Reach::Everything | Reach::AnyNamespace) | Err(_) => {}
+        }
+        hasher.finish()
+    }
+
     /// The project of the route, if it names one.
     #[must_use]
     pub fn project(&self) -> Option<&Project> {

@@ -64,7 +64,7 @@ impl Catalog {
             Scope::Cluster => false,
             _ => true,
         };
-        let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
+        let answer = self.lists.ask(grant.request(Bytes::new())?).await?;
         if answer.status != StatusCode::OK {
             return pass(answer);
         }

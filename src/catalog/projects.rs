@@ -68,7 +68,7 @@ impl Catalog {
         if namespaces.is_empty() {
             return Ok(Reply::json(StatusCode::OK, &b"[]"[..]));
         }
-        let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
+        let answer = self.lists.ask(grant.request(Bytes::new())?).await?;
         if answer.status != StatusCode::OK {
             return pass(answer);
         }

@@ -120,7 +120,7 @@ impl Catalog {
     }
 
     async fn list_one(&self, grant: &Grant, project: &Project) -> Result<Reply, Refusal> {
-        let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
+        let answer = self.lists.ask(grant.request(Bytes::new())?).await?;
         if answer.status == StatusCode::BAD_REQUEST && !self.is_stored(grant).await? {
             // A namespace that Perses does not know yet is an empty project.
             return Ok(Reply::json(StatusCode::OK, &b"[]"[..]));
@@ -139,7 +139,7 @@ impl Catalog {
         if namespaces.is_empty() {
             return Ok(Reply::json(StatusCode::OK, &b"[]"[..]));
         }
-        let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
+        let answer = self.lists.ask(grant.request(Bytes::new())?).await?;
         if answer.status != StatusCode::OK {
             return pass(answer);
         }

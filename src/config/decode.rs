@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::section::{Notes, Section};
 use super::{
-    Config, Live, access, backends, cluster, dashboards, injection, limits, listen, login, telemetry, tls, watch,
+    Config, Live, access, backends, cache, cluster, dashboards, injection, limits, listen, login, telemetry, tls, watch,
 };
 use crate::dashboards::TemplateProblem;
 use crate::yaml::{self, Problem};
@@ -201,7 +201,8 @@ fn read_as<C>(
             config,
             effective: render(&notes.effective),
             templates: notes.templates,
-            files: around.files.into_inner(),
+            // How much memory there is, is no part of the configuration that could change.
+            files: around.files.into_inner().into_iter().filter(|path| !path.starts_with("/sys")).collect(),
             again,
         }),
         (_, mut notes) => {
@@ -213,7 +214,7 @@ fn read_as<C>(
 
 /// The sidecar's settings, whole if there is no problem in the notes.
 pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut notes: Notes) -> (Option<Config>, Notes) {
-    root.reserved(&["cache", "workloads", "live", "sharing"], &mut notes);
+    root.reserved(&["workloads", "live", "sharing"], &mut notes);
     root.foreign("injection", &mut notes, "stands in the file of perses-sidecar webhook");
     let fixed = listen::read(&mut root, &around, &mut notes);
     let tls = tls::read(&mut root, &around, &mut notes);
@@ -228,6 +229,7 @@ pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut not
     let login = login::read(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
     let access = access::read(&mut root, &mut notes);
     let backends = backends::read(&mut root, &fixed, &around, &mut notes);
+    let cache = cache::read(&mut root, &around, &mut notes);
     let (dashboards, templates) = dashboards::read(&mut root, &around, &mut notes);
     let limits = limits::read(&mut root, &mut notes);
     let telemetry = telemetry::telemetry(&mut root, &mut notes);
@@ -245,6 +247,7 @@ pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut not
             contact: login.contact,
             access,
             backends,
+            cache,
             dashboards,
             limits,
             telemetry,

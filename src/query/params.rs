@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::config::BackendKind;
+use crate::extents::grid;
 use crate::promql::Window;
 use crate::refusal::{Reason, Refusal};
 use crate::route::{Form, FormError};
@@ -35,8 +36,25 @@ pub(super) struct Params<'a> {
     limit: Option<usize>,
     /// To be sent: name and value.
     plain: Vec<(&'static str, Cow<'a, str>)>,
+    /// When: `start`, `end`, `time`, `step`. To be sent, too.
+    times: Vec<(&'static str, Cow<'a, str>)>,
+    /// How long the caller gives the backend. To be sent, too.
+    timeout: Option<(Cow<'a, str>, Duration)>,
     /// Start, end and step of a range request, in seconds.
     range: Option<(f64, f64, f64)>,
+    /// `time`, and `start` and `end` of other requests, in seconds.
+    time: Option<f64>,
+    window: [Option<f64>; 2],
+    /// `lookback_delta` in seconds.
+    lookback: Option<f64>,
+}
+
+/// A range request whose times are whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Points {
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) step: i64,
 }
 
 impl<'a> Params<'a> {
@@ -51,7 +69,7 @@ impl<'a> Params<'a> {
         match endpoint {
             Endpoint::Query => {
                 params.text = form.take("query")?;
-                params.time(&mut form, "time")?;
+                params.time = params.time(&mut form, "time")?;
                 params.evaluation(&mut form, kind, longest)?;
             }
             Endpoint::QueryRange => {
@@ -59,6 +77,8 @@ impl<'a> Params<'a> {
                 let start = params.time(&mut form, "start")?;
                 let end = params.time(&mut form, "end")?;
                 let step = params.duration(&mut form, "step")?;
+                // It is a time among others.
+                params.times.extend(params.plain.pop_if(|(name, _)| *name == "step"));
                 let missing = |name| FormError::Value(name, "a value: it is required");
                 let start = start.ok_or_else(|| missing("start"))?;
                 let end = end.ok_or_else(|| missing("end"))?;
@@ -80,8 +100,7 @@ impl<'a> Params<'a> {
             }
             Endpoint::Matching => {
                 params.matching(&mut form)?;
-                params.time(&mut form, "start")?;
-                params.time(&mut form, "end")?;
+                params.window = [params.time(&mut form, "start")?, params.time(&mut form, "end")?];
                 params.limit = params.count(&mut form, "limit")?;
                 params.of_thanos(&mut form, kind)?;
             }
@@ -123,7 +142,7 @@ impl<'a> Params<'a> {
         self.metric.as_deref()
     }
 
-    /// `limit` of a question that is answered with a list.
+    /// `limit`.
     pub(super) fn limit(&self) -> Option<usize> {
         self.limit
     }
@@ -151,20 +170,105 @@ impl<'a> Params<'a> {
 
     /// Adds what is to be sent.
     pub(super) fn write(&self, question: &mut Question) {
+        for (name, value) in self.times.iter().chain(&self.plain) {
+            question.push(name, value);
+        }
+        if let Some((timeout, _)) = &self.timeout {
+            question.push("timeout", timeout);
+        }
+    }
+
+    /// Adds what decides the answer besides times. How long the caller waits does not.
+    pub(super) fn write_without_times(&self, question: &mut Question) {
         for (name, value) in &self.plain {
             question.push(name, value);
         }
     }
 
+    /// Adds times as they were written.
+    pub(super) fn write_times(&self, question: &mut Question) {
+        for (name, value) in &self.times {
+            question.push(name, value);
+        }
+    }
+
+    /// Adds what decides the answer.
+    pub(super) fn write_without_timeout(&self, question: &mut Question) {
+        for (name, value) in self.times.iter().chain(&self.plain) {
+            question.push(name, value);
+        }
+    }
+
+    /// Whether a parameter that is sent is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.plain.iter().any(|(known, _)| *known == name)
+    }
+
+    /// How long the caller waits, if it said so.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout.as_ref().map(|(_, timeout)| *timeout)
+    }
+
+    /// How far a sample reaches, in milliseconds, if the caller said so.
+    pub(super) fn lookback_ms(&self) -> Option<u64> {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast of a float stops at the ends"
+        )]
+        self.lookback.map(|seconds| (seconds * 1000.0).ceil() as u64)
+    }
+
+    /// The time of an instant query, in milliseconds since 1970.
+    pub(super) fn time_ms(&self) -> Option<i64> {
+        self.time.and_then(grid::time_ms)
+    }
+
+    /// Start, end and step as the backend would read them, if it reads what we would write in the same way.
+    pub(super) fn points(&self) -> Option<Points> {
+        let (start, end, step) = self.range?;
+        let written = self.times.iter().find(|(name, _)| *name == "step").map(|(_, text)| text)?;
+        let step = match read_number(written) {
+            Some(seconds) => grid::step_ms(seconds)?,
+            // In words it is exact.
+            #[allow(clippy::cast_possible_truncation, reason = "bounded by the grammar")]
+            None => (step * 1000.0).round() as i64,
+        };
+        let points = Points { start: grid::time_ms(start)?, end: grid::time_ms(end)?, step };
+        let same =
+            grid::write_ms(step, grid::step_ms).is_some() && grid::write_ms(points.start, grid::time_ms).is_some();
+        (same && step > 0).then_some(points)
+    }
+
+    /// Start and end of a request for names or series, moved outwards to a multiple of `align` milliseconds; nothing when
+    /// they cannot be written so.
+    pub(super) fn window_ms(&self, align: i64) -> Option<[Option<i64>; 2]> {
+        let align = align.max(1);
+        let [start, end] = self.window;
+        let moved = |time: Option<f64>, by: fn(i64, i64) -> i64| match time {
+            None => Some(None),
+            Some(time) => {
+                let ms = grid::time_ms(time)?;
+                let ms = ms + by(ms, align);
+                grid::write_ms(ms, grid::time_ms).map(|_| Some(ms))
+            }
+        };
+        let down = |ms: i64, align: i64| -ms.rem_euclid(align);
+        let up = |ms: i64, align: i64| (-ms).rem_euclid(align);
+        Some([moved(start, down)?, moved(end, up)?])
+    }
+
     fn evaluation(&mut self, form: &mut Form<'a>, kind: BackendKind, longest: Duration) -> Result<(), FormError> {
         if let Some(timeout) = form.take("timeout")? {
             let seconds = read_duration(&timeout).ok_or(FormError::Value("timeout", "a duration"))?;
-            let value =
-                if seconds > longest.as_secs_f64() { Cow::Owned(format!("{}s", longest.as_secs())) } else { timeout };
-            self.plain.push(("timeout", value));
+            self.timeout = Some(if seconds > longest.as_secs_f64() {
+                (Cow::Owned(format!("{}s", longest.as_secs())), longest)
+            } else {
+                (timeout, Duration::from_secs_f64(seconds))
+            });
         }
-        self.count(form, "limit")?;
-        self.duration(form, "lookback_delta")?;
+        self.limit = self.count(form, "limit")?;
+        self.lookback = self.duration(form, "lookback_delta")?;
         if let Some(stats) = form.take("stats")? {
             match &*stats {
                 "" => {}
@@ -238,7 +342,7 @@ impl<'a> Params<'a> {
     fn time(&mut self, form: &mut Form<'a>, name: &'static str) -> Result<Option<f64>, FormError> {
         let Some(value) = form.take(name)?.filter(|value| !value.is_empty()) else { return Ok(None) };
         let seconds = read_time(&value).ok_or(FormError::Value(name, "seconds since 1970 or an RFC 3339 time"))?;
-        self.plain.push((name, value));
+        self.times.push((name, value));
         Ok(Some(seconds))
     }
 
@@ -274,7 +378,7 @@ fn read_time(text: &str) -> Option<f64> {
     read_number(text).or_else(|| read_rfc3339(text))
 }
 
-fn read_rfc3339(text: &str) -> Option<f64> {
+pub(super) fn read_rfc3339(text: &str) -> Option<f64> {
     if !text.is_ascii() || text.len() < 20 || text.len() > 40 {
         return None;
     }
@@ -324,7 +428,7 @@ fn read_rfc3339(text: &str) -> Option<f64> {
 }
 
 /// Seconds of a number or of a Prometheus duration such as `1h30m`.
-fn read_duration(text: &str) -> Option<f64> {
+pub(super) fn read_duration(text: &str) -> Option<f64> {
     if let Some(number) = read_number(text) {
         return (number >= 0.0).then_some(number);
     }
@@ -368,8 +472,8 @@ mod tests {
     fn only_known_parameters_pass_and_each_once() {
         let params = read("query=up&time=1700000000.5&limit=10&stats=all&timeout=5m", Endpoint::Query).expect("good");
         assert_eq!(params.text().ok(), Some("up"));
-        assert_eq!(params.plain.len(), 4);
-        assert!(params.plain.contains(&("timeout", "60s".into())), "capped: {:?}", params.plain);
+        assert_eq!((params.plain.len(), params.times.len()), (2, 1));
+        assert_eq!(params.timeout, Some(("60s".into(), Duration::from_secs(60))), "capped");
         for bad in [
             "query=up&query=down",
             "query=up&dedup=true",

@@ -2,6 +2,8 @@
 //!
 //! All series are made at the start and found by index, so that counting is one atomic addition.
 
+mod cache;
+
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::refusal::Reason;
 use crate::route;
+pub use cache::{CacheKind, CacheMetrics, CacheReason, CacheResult};
 
 /// A server behind us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +196,7 @@ pub struct Metrics {
     audit_dropped: Counter,
     connections: Arc<AtomicI64>,
     open: Gauge,
+    cache: CacheMetrics,
 }
 
 fn seconds() -> Histogram {
@@ -273,6 +277,7 @@ impl Metrics {
         registry.register("audit_lines_dropped", "Audit lines lost to a full queue or disk", audit_dropped.clone());
         let open = Gauge::default();
         registry.register("connections", "Open connections", open.clone());
+        let cache = CacheMetrics::new(&mut registry);
         let build = Family::<BuildLabels, Gauge>::default();
         let labels = BuildLabels { version: env!("CARGO_PKG_VERSION"), commit: crate::COMMIT };
         build.get_or_create(&labels).set(1);
@@ -301,6 +306,7 @@ impl Metrics {
             audit_dropped,
             connections: Arc::default(),
             open,
+            cache,
         }
     }
 
@@ -398,6 +404,12 @@ impl Metrics {
         self.audit_dropped.inc_by(lines);
     }
 
+    /// What the cache counts.
+    #[must_use]
+    pub fn cache(&self) -> &CacheMetrics {
+        &self.cache
+    }
+
     /// Where listeners count their open connections.
     #[must_use]
     pub fn connections(&self) -> Arc<AtomicI64> {
@@ -460,6 +472,9 @@ mod tests {
         metrics.review(ReviewKind::Access, ReviewOutcome::Denied);
         metrics.confine("ok");
         metrics.reload(ReloadOutcome::Bad);
+        metrics.cache().request(CacheKind::Values, CacheResult::Collapsed);
+        metrics.cache().bypass(CacheReason::Shape);
+        metrics.cache().memory(5);
         let text = metrics.encode();
         for line in [
             r#"perses_sidecar_requests_total{route="query",method="POST",code="200"} 1"#,
@@ -472,6 +487,10 @@ mod tests {
             r#"perses_sidecar_confine_total{outcome="ok"} 1"#,
             r#"perses_sidecar_config_reloads_total{outcome="bad"} 1"#,
             "perses_sidecar_config_last_reload_successful 0",
+            r#"perses_sidecar_cache_requests_total{kind="values",result="collapsed"} 1"#,
+            r#"perses_sidecar_cache_requests_total{kind="range",result="hit"} 0"#,
+            r#"perses_sidecar_cache_bypass_total{reason="shape"} 1"#,
+            r#"perses_sidecar_cache_bytes{tier="memory"} 5"#,
             r#"perses_sidecar_request_duration_seconds_count{route="query"} 1"#,
             r#"perses_sidecar_build_info{version="#,
         ] {

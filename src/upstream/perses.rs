@@ -27,6 +27,7 @@ pub struct Perses {
 }
 
 /// A whole answer of Perses.
+#[derive(Clone, Debug)]
 pub struct PersesAnswer {
     /// Status, never 5xx.
     pub status: StatusCode,

@@ -11,6 +11,7 @@ use super::refuse;
 use crate::access::{Granted, Reprinted};
 use crate::config::Backend;
 use crate::dial::{self, Dial};
+use crate::extents::grid;
 use crate::promql::Confined;
 use crate::refusal::Refusal;
 use crate::route::push_pair;
@@ -28,6 +29,7 @@ pub struct BackendClient {
 }
 
 /// A request to a backend. It is made from confined text only, or reads no series at all.
+#[derive(Clone, Debug)]
 pub struct Question {
     method: Method,
     path: Cow<'static, str>,
@@ -81,6 +83,60 @@ impl Question {
             About::Health => "/-/healthy",
         };
         Self { method: Method::GET, path: Cow::Borrowed(path), form: String::new() }
+    }
+
+    /// A question of a test, which has no grant and sends it to nobody.
+    #[cfg(test)]
+    pub(crate) fn of_test(path: &'static str, query: &str) -> Self {
+        let mut form = String::new();
+        push_pair(&mut form, "query", query);
+        Self { method: Method::POST, path: Cow::Borrowed(path), form }
+    }
+
+    /// The form, for a test that answers it.
+    #[cfg(test)]
+    pub(crate) fn form(&self) -> &str {
+        &self.form
+    }
+
+    /// Everything that is sent and decides the answer, so that different questions write different bytes.
+    pub fn write_key(&self, out: &mut Vec<u8>) {
+        for text in [self.method.as_str(), &self.path, &self.form] {
+            out.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// How long path and form are together.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.path.len() + self.form.len()
+    }
+
+    /// Adds start and end, in milliseconds since 1970; not if the backend would read other times.
+    #[must_use]
+    pub fn push_window(&mut self, start: i64, end: i64) -> bool {
+        self.push_time("start", start) && self.push_time("end", end)
+    }
+
+    /// Adds a step in milliseconds; not if the backend would read another one.
+    #[must_use]
+    pub fn push_step(&mut self, ms: i64) -> bool {
+        let text = grid::write_ms(ms, grid::step_ms);
+        if let Some(text) = &text {
+            self.push("step", text);
+        }
+        text.is_some()
+    }
+
+    /// Adds a time in milliseconds since 1970; not if the backend would read another one.
+    #[must_use]
+    pub fn push_time(&mut self, name: &str, ms: i64) -> bool {
+        let text = grid::write_ms(ms, grid::time_ms);
+        if let Some(text) = &text {
+            self.push(name, text);
+        }
+        text.is_some()
     }
 
     /// Adds a checked parameter.

@@ -3,8 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 10] =
-    ["names", "encoding", "refusal", "yaml", "promql", "route", "document", "dashboards", "injection", "page"];
+const PURE: [&str; 11] = [
+    "names",
+    "encoding",
+    "refusal",
+    "yaml",
+    "promql",
+    "route",
+    "document",
+    "extents",
+    "dashboards",
+    "injection",
+    "page",
+];
 const IMPURE: [&str; 12] = [
     "tokio",
     "hyper::",

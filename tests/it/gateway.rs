@@ -66,7 +66,7 @@ async fn queries_go_to_the_backend_confined_and_with_our_own_headers() {
     // The project in the path decides about the datasource, not about the series.
     let url = format!("{}/proxy/projects/team-a/datasources/p/api/v1/query", gate.url);
     let answer = gate.http.form(&url, &ada, &[("query", "up")]).await.unwrap();
-    assert_eq!(answer.headers["cache-status"], "perses-sidecar; fwd=bypass");
+    assert_eq!(answer.headers["cache-status"], "perses-sidecar; fwd=bypass; detail=mode");
     assert!(answer.headers.contains_key("server-timing"));
     assert!(gate.upstream.take().last().unwrap().body.contains("team-a%7Cteam-b"));
     let root = gate.token("root");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub, reason = "tests")]
 
 mod attack;
+mod cached;
 mod colleagues;
 mod commands;
 mod control;

@@ -61,7 +61,7 @@ async fn rules_are_asked_with_a_matcher_and_filtered_all_the_same() {
     let kept = r#"{"status":"success","data":{"groups":[{"file":"","interval":60,"name":"g","rules":[{"labels":{"namespace":"team-a"},"name":"own","new":1.5,"query":"own","type":"recording"}]}],"groupNextToken":"abc"}}"#;
     let mut expected: Value = serde_json::from_str(kept).unwrap();
     assert_eq!(answer.json(), expected);
-    assert_eq!(answer.headers["cache-status"], "perses-sidecar; fwd=bypass");
+    assert_eq!(answer.headers["cache-status"], "perses-sidecar; fwd=bypass; detail=mode");
     let (_, line) = asked(&ada, "?match[]=%7Bseverity=%22x%22%7D&type=alert&rule_name[]=A&rule_name[]=B&rule_group[]=g&exclude_alerts=true&group_limit=5&group_next_token=abc").await;
     assert_eq!(
         line,

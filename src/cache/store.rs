@@ -1,0 +1,121 @@
+//! What is kept in memory: by bytes, and what was used longest ago goes first.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use crate::extents::{Extents, Moment, alive, is_fresh};
+use crate::refusal::Refusal;
+use crate::telemetry::metrics::CacheReason;
+
+/// What an entry takes besides its key and its content.
+const ENTRY: usize = 400;
+
+/// An answer as it goes out.
+#[derive(Debug)]
+pub(super) struct Kept {
+    bytes: Bytes,
+    /// When the oldest part was asked for, by the steady clock.
+    oldest: i64,
+    /// When what may still change was asked for, and when it is over whatever is configured.
+    tail: Option<(i64, i64)>,
+}
+
+impl Kept {
+    pub(super) fn new(bytes: Bytes, oldest: i64, tail: Option<(i64, i64)>) -> Self {
+        Self { bytes, oldest, tail }
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// For how many more milliseconds it may be used; none when it may not.
+    pub(super) fn left(&self, now: Moment, fresh: i64, ttl: i64) -> Option<i64> {
+        if !alive(self.oldest, now, ttl) || self.tail.is_some_and(|tail| !is_fresh(tail, now, fresh)) {
+            return None;
+        }
+        let old = self.oldest.saturating_add(ttl) - now.steady;
+        Some(self.tail.map_or(old, |(at, next)| old.min(next - now.steady).min(at.saturating_add(fresh) - now.steady)))
+    }
+}
+
+/// Something that is kept.
+#[derive(Clone)]
+pub(super) enum Stored {
+    /// An answer.
+    Answer(Arc<Kept>),
+    /// What is known of a grid.
+    Extents(Arc<Extents>),
+    /// Answers cannot be taken apart, until then by the steady clock.
+    Unfit(CacheReason, i64),
+    /// The question is refused, until then.
+    Refused(Refusal, i64),
+}
+
+impl Stored {
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Answer(kept) => kept.bytes.len(),
+            Self::Extents(known) => known.weight(),
+            Self::Unfit(..) => 0,
+            Self::Refused(refusal, _) => refusal.message().len() + 200,
+        }
+    }
+}
+
+pub(super) struct Store {
+    cache: Cache<Arc<[u8]>, Stored>,
+    limit: usize,
+}
+
+impl Store {
+    pub(super) fn new(limit: usize) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(limit as u64)
+            // Large bodies would never be let in among small entries that are asked for often.
+            .eviction_policy(EvictionPolicy::lru())
+            .weigher(|key: &Arc<[u8]>, stored: &Stored| {
+                u32::try_from(key.len() + stored.weight() + ENTRY).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self { cache, limit }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(super) fn answer(&self, key: impl AsRef<[u8]>) -> Option<Stored> {
+        self.cache.get(key.as_ref())
+    }
+
+    pub(super) fn put(&self, key: &[u8], stored: Stored) {
+        self.cache.insert(key.into(), stored);
+    }
+
+    /// Lets go what is above the limit, now and not some time.
+    pub(super) fn settle(&self) {
+        self.cache.run_pending_tasks();
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.cache.weighted_size()
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        self.cache.entry_count()
+    }
+
+    pub(super) fn each(&self, mut f: impl FnMut(&[u8], &Stored)) {
+        for (key, stored) in &self.cache {
+            f(&key, &stored);
+        }
+    }
+
+    pub(super) fn remove(&self, key: &[u8]) {
+        self.cache.invalidate(key);
+    }
+}

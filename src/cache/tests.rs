@@ -1,0 +1,6 @@
+//! The cache before a backend that is a function of time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
+mod backend;
+mod model;
+mod scenes;

@@ -201,7 +201,8 @@ fn read_as<C>(
             config,
             effective: render(&notes.effective),
             templates: notes.templates,
-            files: around.files.into_inner(),
+            // How much memory there is, is no part of the configuration that could change.
+            files: around.files.into_inner().into_iter().filter(|path| !path.starts_with("/sys")).collect(),
             again,
         }),
         (_, mut notes) => {

@@ -73,7 +73,8 @@ impl Default for Limits {
 /// What a backend knows beyond the default language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// Experimental functions, duration expressions, `anchored`, `smoothed`, `fill`.
+    /// Experimental functions, duration expressions, `anchored`, `smoothed`, `fill`. Prometheus 3.16 takes the middle ones
+    /// without a switch, servers a little older and Thanos do not: one setting stands for all that may be missing.
     pub experimental: bool,
 }
 

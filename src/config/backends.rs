@@ -32,7 +32,7 @@ pub struct Backend {
     pub also_urls: Vec<Origin>,
     /// `label` and `labels`: which label names the owner of a series.
     pub labels: Arc<Labels>,
-    /// `experimental`: whether the backend knows PromQL's experimental parts.
+    /// `experimental`: whether queries may use the parts of PromQL that not every backend knows.
     pub features: Features,
     /// `datasource`: show the backend as a virtual global datasource.
     pub datasource: Option<VirtualDatasource>,

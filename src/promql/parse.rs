@@ -187,7 +187,7 @@ impl<'a> Parser<'a, '_> {
                 && let Some(label) = self.shared_label(matching.labels, group.include)
             {
                 let message = format!("label {:?} must not occur in ON and GROUP clause at once", short(label));
-                return Err(self.type_error(start, message));
+                return Err(self.type_error(at, message));
             }
         }
         if fill.is_some() && (op.is_set() || !vectors) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
 use super::*;
+use recorded::upstream;
 
 const ALL: Features = Features { experimental: true };
 
@@ -31,12 +32,6 @@ fn labels() -> Labels {
 
 fn reach(names: &[&str]) -> Reach {
     Reach::Namespaces(names.iter().map(|name| Arc::from(*name)).collect())
-}
-
-fn upstream() -> Vec<serde_json::Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/promql/upstream.jsonl");
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().filter(|line| !line.starts_with('#')).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -81,6 +76,77 @@ fn upstream_and_we_agree_on_what_is_promql() {
     assert!(wrong.is_empty(), "{} of {counts:?} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!((counts.1 + info, counts.2), (2398, 146));
     assert!(info > 30 && gated > 300, "{info} {gated}");
+}
+
+/// Their beginnings: no end is kept, for no message needs it, and what belongs to a selector is told by its tree.
+#[test]
+fn selectors_stand_where_upstream_sees_them() {
+    let (mut places, mut wrong) = (0, Vec::new());
+    for case in upstream() {
+        let q = case["q"].as_str().unwrap();
+        let Ok((tree, _)) = parse::parse(q, &wide(), ALL) else { continue };
+        let starts = |node: &tree::Node<'_>| match node {
+            tree::Node::Selector(selector) => Some(selector.position as u64),
+            _ => None,
+        };
+        let mut ours: Vec<u64> = tree.nodes.iter().filter_map(starts).collect();
+        let mut theirs: Vec<u64> =
+            case["spans"].as_array().unwrap().iter().map(|span| span[0].as_u64().unwrap()).collect();
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        places += theirs.len();
+        if ours != theirs {
+            wrong.push(format!("{q:?}: {ours:?}, upstream {theirs:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(places > 2000, "{places}");
+}
+
+/// Where we point elsewhere than upstream, as `line:column` of ours and of theirs.
+const ELSEWHERE: [(&str, &str, &str, &str); 12] = [
+    ("", "1:1", "unknown position", "upstream has no place for it"),
+    ("# just a comment\n\n", "3:1", "1:1", "we stand at the end, where an expression is missing"),
+    ("(1))", "1:4", "1:5", "we point at the bracket, upstream behind it"),
+    ("1 =~ 1", "1:4", "1:3", "we point at the character that is wrong, upstream at the one before"),
+    ("some_metric{a=\"\u{fffd}\"}", "1:16", "1:15", "the rune, not the string around it"),
+    ("label_replace(a, `b`, `c\u{fffd}`, `d`, `.*`)", "1:25", "1:23", "the rune, not the string around it"),
+    ("foo[step()/0d]", "1:14", "1:11", "behind the divisor, which is then known, not at the operator"),
+    ("foo[5s/0d]", "1:10", "1:7", "behind the divisor"),
+    ("foo offset (4d/0)", "1:17", "1:15", "behind the divisor"),
+    ("foo[5s%0d]", "1:10", "1:7", "behind the divisor"),
+    (
+        "info(rate(http_request_counter_total{}[5m]), target_info{foo=\"bar\"})",
+        "1:1",
+        "1:46",
+        "the call is refused whatever its arguments are",
+    ),
+    (
+        "info(http_request_counter_total{namespace=\"zzz\"}, {foo=\"bar\"} == 1)",
+        "1:1",
+        "1:51",
+        "the call is refused whatever its arguments are",
+    ),
+];
+
+#[test]
+fn errors_stand_where_upstream_sees_them() {
+    let (mut same, mut listed, mut wrong) = (0, 0, Vec::new());
+    for case in upstream() {
+        let (q, Some(theirs)) = (case["q"].as_str().unwrap(), case["at"].as_str()) else { continue };
+        let error = check(q, &wide(), ALL).unwrap_err();
+        let before = &q[..error.position()];
+        let line = before.matches('\n').count() + 1;
+        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+        let ours = format!("{line}:{column}");
+        match ELSEWHERE.iter().find(|(query, ..)| *query == q) {
+            Some((_, here, there, _)) if (*here, *there) == (&ours, theirs) => listed += 1,
+            None if ours == theirs => same += 1,
+            _ => wrong.push(format!("{ours} not {theirs}: {q:.80?}: {error:.120}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ, {same} do not:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!((same, listed), (134, ELSEWHERE.len()));
 }
 
 /// Whether a query of the corpus calls `info`.
@@ -313,6 +379,8 @@ fn names_that_could_break_out_are_refused_or_escaped() {
 
 mod generated;
 mod golden;
+#[path = "../../tests/golden/promql/recorded.rs"]
+mod recorded;
 
 mod properties {
     use proptest::prelude::*;

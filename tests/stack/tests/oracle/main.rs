@@ -3,8 +3,11 @@
 //! `ORACLE_TREES` and `ORACLE_DATA` say how many generated queries; the seeds are fixed, so a run can be repeated.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub, reason = "tests")]
 
+mod defaults;
 mod generate;
 mod prometheus;
+#[path = "../../../golden/promql/recorded.rs"]
+mod recorded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -173,13 +176,7 @@ async fn check_tree(server: &Prometheus, query: &str, tally: &Tally, must: bool)
 async fn upstream_reads_the_same_tree_with_one_matcher_more() {
     let server = Arc::new(Prometheus::empty().await);
     let began = Instant::now();
-    let path = perses_sidecar_stack::servers::checkout().join("tests/golden/promql/upstream.jsonl");
-    let text = std::fs::read_to_string(path).unwrap();
-    let golden: Vec<String> = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["q"].as_str().unwrap().to_owned())
-        .collect();
+    let golden: Vec<String> = recorded::upstream().iter().map(|case| case["q"].as_str().unwrap().to_owned()).collect();
     let mut generator = Generator::new(0x5eed);
     let generated: Vec<String> = (0..count("ORACLE_TREES", 20_000)).map(|_| generator.anything()).collect();
     for (what, cases, must) in [("golden", golden, false), ("generated", generated, true)] {

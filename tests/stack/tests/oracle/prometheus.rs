@@ -1,4 +1,4 @@
-//! A Prometheus that knows every experiment the gate knows, empty or with the series of some namespaces.
+//! A Prometheus with every experiment that the setting gates or with none, empty or with the series of some namespaces.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,8 +15,8 @@ const END: u64 = 1_700_006_400;
 const BEGIN: u64 = END - 2 * 3600;
 const STEP: usize = 15;
 
-const FEATURES: &str =
-    "promql-experimental-functions,promql-duration-expr,promql-extended-range-selectors,promql-binop-fill-modifiers";
+/// The two parts that still have a switch; what had one is told in `defaults`.
+const FEATURES: &str = "promql-experimental-functions,promql-binop-fill-modifiers";
 
 /// What is said of an answer that is no JSON.
 pub const NO_JSON: &str = "no JSON";
@@ -39,8 +39,17 @@ impl Prometheus {
         Self::with(&[]).await
     }
 
+    /// Empty, with nothing switched on.
+    pub async fn of_defaults() -> Self {
+        Self::start(&[], &[]).await
+    }
+
     /// With the same series in each namespace, of other values.
     pub async fn with(namespaces: &[&str]) -> Self {
+        Self::start(namespaces, &[format!("--enable-feature={FEATURES}")]).await
+    }
+
+    async fn start(namespaces: &[&str], more: &[String]) -> Self {
         let say = |line: &str| eprintln!("{line}");
         let binary = servers::binary("prometheus", servers::PROMETHEUS, &say).unwrap();
         let folder = servers::run_folder("oracle").unwrap();
@@ -57,8 +66,8 @@ impl Prometheus {
             format!("--storage.tsdb.path={}", data.display()),
             "--storage.tsdb.retention.time=100y".to_owned(),
             format!("--web.listen-address=127.0.0.1:{port}"),
-            format!("--enable-feature={FEATURES}"),
         ];
+        let arguments = [&arguments[..], more].concat();
         let server = Server::start(&binary, &arguments, &folder.join("prometheus.log"), &[]).unwrap();
         server.ready(&format!("{url}/-/ready"), Duration::from_secs(60)).await.unwrap();
         Self { url, http: Http::default(), _server: server, folder }

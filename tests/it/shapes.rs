@@ -150,10 +150,10 @@ fn named(seen: &Seen) -> Vec<Vec<String>> {
 
 const MANY: usize = 2000;
 
-/// Somebody with 2,000 namespaces of long names.
-async fn many(gate: &Gate) -> (String, BTreeSet<String>) {
+/// Somebody with so many namespaces of long names.
+async fn many(gate: &Gate, count: usize) -> (String, BTreeSet<String>) {
     let cluster = gate.openshift.cluster();
-    let names: BTreeSet<String> = (0..MANY).map(|n| format!("{}-{n:04}", "n".repeat(55))).collect();
+    let names: BTreeSet<String> = (0..count).map(|n| format!("{}-{n:04}", "n".repeat(55))).collect();
     for name in &names {
         cluster.add_namespace(name);
         cluster.bind_role(name, "mary", "view");
@@ -178,7 +178,7 @@ fn list(seen: &Seen) -> Option<(u16, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_namespaces_than_a_request_can_name_are_asked_in_parts() {
     let gate = gate("").await;
-    let (mary, names) = many(&gate).await;
+    let (mary, names) = many(&gate, MANY).await;
     gate.upstream.answers_by(list);
     let answer = gate.get(&mary, &format!("{BASE}/label/namespace/values")).await;
     assert_eq!(answer.json()["data"], json!(names), "{}", &answer.text()[..200]);
@@ -227,6 +227,43 @@ async fn more_namespaces_than_a_request_can_name_are_asked_in_parts() {
     );
     let answer = gate.get(&mary, &format!("{BASE}/label/namespace/values")).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_parts_are_asked_at_once_and_all_of_them_in_the_end() {
+    let gate = std::sync::Arc::new(gate("").await);
+    let (mary, names) = many(&gate, 100).await;
+    gate.upstream.answers_by(list);
+    let held = gate.upstream.hold("/label/namespace/");
+    // Selectors by the dozen make the target longer as well.
+    let selectors: String = (0..40).map(|n| format!("&match[]=m{n:02}")).collect();
+    let asked = tokio::spawn({
+        let gate = std::sync::Arc::clone(&gate);
+        async move { gate.get(&mary, &format!("{BASE}/label/namespace/values?{}", &selectors[1..])).await }
+    });
+    // One answered makes room for one more, and never for two.
+    for ever in 4..8 {
+        held.wait(|waiting| waiting.ever == ever).await;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let waiting = held.wait(|_| true).await;
+        assert_eq!((waiting.now, waiting.at_most, waiting.ever), (4, 4, ever));
+        held.let_go(1);
+    }
+    held.let_go(1000);
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.json()["data"], json!(names), "{}", answer.text());
+    assert_eq!(held.wait(|waiting| waiting.now == 0).await.at_most, 4);
+    let seen: Vec<Seen> = gate.upstream.take().into_iter().filter(|seen| seen.line.contains("/values")).collect();
+    assert!(seen.len() > 7, "{} parts", seen.len());
+    // Each selector was asked for each namespace, once.
+    let (mut pairs, mut count) = (BTreeSet::new(), 0);
+    for seen in &seen {
+        for (selector, names) in seen.line.split("match%5B%5D=").skip(1).zip(named(seen)) {
+            count += names.len();
+            pairs.extend(names.into_iter().map(|name| (selector[..3].to_owned(), name)));
+        }
+    }
+    assert_eq!((pairs.len(), count), (40 * names.len(), 40 * names.len()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

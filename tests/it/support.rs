@@ -44,9 +44,61 @@ pub struct Upstream {
     seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<Answers>>,
     mind: Arc<Mutex<Option<Mind>>>,
+    held: Arc<Mutex<Option<Held>>>,
+}
+
+/// How many requests wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waiting {
+    pub now: usize,
+    pub at_most: usize,
+    pub ever: usize,
+}
+
+/// Requests that wait to be answered.
+#[derive(Clone)]
+pub struct Held {
+    path: &'static str,
+    waiting: tokio::sync::watch::Sender<Waiting>,
+    let_go: Arc<tokio::sync::Semaphore>,
+}
+
+impl Held {
+    /// Until this is so.
+    pub async fn wait(&self, is_so: impl FnMut(&Waiting) -> bool) -> Waiting {
+        let mut waiting = self.waiting.subscribe();
+        let reached = waiting.wait_for(is_so);
+        *tokio::time::timeout(Duration::from_secs(20), reached).await.unwrap().unwrap()
+    }
+
+    /// Lets so many be answered.
+    pub fn let_go(&self, count: usize) {
+        self.let_go.add_permits(count);
+    }
+
+    async fn pass(&self, line: &str) {
+        if !line.contains(self.path) {
+            return;
+        }
+        self.waiting.send_modify(|waiting| {
+            waiting.now += 1;
+            waiting.ever += 1;
+            waiting.at_most = waiting.at_most.max(waiting.now);
+        });
+        self.let_go.acquire().await.unwrap().forget();
+        self.waiting.send_modify(|waiting| waiting.now -= 1);
+    }
 }
 
 impl Upstream {
+    /// From now on, requests for a path wait until they are let go.
+    pub fn hold(&self, path: &'static str) -> Held {
+        let let_go = Arc::new(tokio::sync::Semaphore::new(0));
+        let held = Held { path, waiting: tokio::sync::watch::Sender::default(), let_go };
+        *self.held.lock().unwrap() = Some(held.clone());
+        held
+    }
+
     /// Everything it was asked since the last call.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().unwrap())
@@ -100,6 +152,10 @@ impl Upstream {
             .map(|(_, status, body)| (status, body))
             .or_else(thought)
             .unwrap_or((404, r#"{"message":"document not found"}"#.to_owned()));
+        let held = self.held.lock().unwrap().clone();
+        if let Some(held) = held {
+            held.pass(&seen.line).await;
+        }
         self.seen.lock().unwrap().push(seen);
         Response::builder()
             .status(status)

@@ -276,12 +276,15 @@ async fn thanos_takes_its_parameters_and_no_others() {
     {
         gate.upstream.answers(line, 200, empty);
     }
+    let matrix = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+    gate.upstream.answers("POST /api/v1/query_range", 200, matrix);
     gate.upstream.answers("GET /api/v1/rules", 200, r#"{"status":"success","data":{"groups":[]}}"#);
     gate.upstream.answers("GET /api/v1/alerts", 200, r#"{"status":"success","data":{"alerts":[]}}"#);
     gate.upstream.answers("GET /api/v1/metadata", 200, r#"{"status":"success","data":{}}"#);
     gate.upstream.answers("GET /api/v1/label/__name__/values", 200, empty);
     for path in [
         "query?query=up",
+        "query_range?query=up&start=1&end=9&step=2",
         "query_exemplars?query=up",
         "series?match[]=up",
         "labels?",
@@ -295,14 +298,40 @@ async fn thanos_takes_its_parameters_and_no_others() {
         let seen = gate.upstream.take();
         let sent = format!("{}{}", seen.last().unwrap().line, seen.last().unwrap().body);
         assert!(sent.contains(&more[1..]), "{path}: {sent}");
-        for bad in
-            ["replicaLabels[]=namespace", "storeMatch[]=x", "shard_info={}", "engine=thanos", "analyze=true", "dedup=x"]
-        {
+        for bad in [
+            "replicaLabels[]=namespace",
+            "storeMatch[]=x",
+            "shard_info={}",
+            "engine=thanos",
+            "analyze=true",
+            "dedup=x",
+            "partial_response=maybe",
+            "max_source_resolution=x",
+            "partial_response=true&partial_response=false",
+            "tenant=x",
+        ] {
             let answer = gate.get(&ada, &format!("{BASE}/{path}&{bad}").replace("?&", "?")).await;
             assert_eq!(answer.status, 400, "{path} {bad}: {}", answer.text());
         }
     }
     assert_eq!(gate.get(&ada, &format!("{BASE}/metadata?dedup=true")).await.status, 200);
+    // What speaks of evaluation goes with queries, and with nothing else.
+    let evaluation = "lookback_delta=10m&stats=all&timeout=5s&limit=7";
+    for path in ["query?query=up", "query_range?query=up&start=1&end=9&step=2"] {
+        gate.upstream.take();
+        assert_eq!(gate.get(&ada, &format!("{BASE}/{path}&{evaluation}")).await.status, 200, "{path}");
+        let seen = gate.upstream.take();
+        assert!(seen.last().unwrap().body.ends_with("timeout=5s&limit=7&lookback_delta=10m&stats=all"), "{seen:?}");
+        for bad in ["lookback_delta=-5m", "lookback_delta=x", "stats=sum"] {
+            assert_eq!(gate.get(&ada, &format!("{BASE}/{path}&{bad}")).await.status, 400, "{path} {bad}");
+        }
+    }
+    for path in ["labels", "label/job/values", "rules", "alerts"] {
+        for bad in ["lookback_delta=10m", "stats=all", "timeout=5s"] {
+            assert_eq!(gate.get(&ada, &format!("{BASE}/{path}?{bad}")).await.status, 400, "{path} {bad}");
+        }
+    }
+    assert!(gate.upstream.lines().iter().all(|line| !line.contains("/api/v1/label")), "nothing of it was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

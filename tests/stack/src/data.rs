@@ -156,6 +156,8 @@ pub fn series() -> Vec<Series> {
         all.wave("vllm:num_requests_running", labels.clone(), 8.0 * weight, 6.0);
         all.wave("vllm:num_requests_waiting", labels.clone(), 3.0 * weight, 2.5);
         all.growth("vllm:generation_tokens_total", labels, 120.0 * weight);
+        let job = format!("namespace=\"{namespace}\",pod=\"finetune-worker-0\",job_name=\"finetune\"");
+        all.wave("training_loss", job, weight, 0.3);
         all.pod(
             namespace,
             "granite-predictor-0",

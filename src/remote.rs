@@ -2,10 +2,10 @@
 //!
 //! It makes nothing wrong and nothing slow: every question has a deadline of its own, a server that fails is left alone for
 //! a while, and whoever asks hears "not known" of all of it, never an error. What is stored is encrypted and bound to its
-//! name ([`sealed`]), so that somebody who can write to the server can make us forget, and nothing else. What is stored
+//! name (`sealed`), so that somebody who can write to the server can make us forget, and nothing else. What is stored
 //! once is not written again.
 //!
-//! Four commands are spoken (AUTH, SELECT, GET, SET) and five kinds of replies are understood ([`resp`]); a client library
+//! Four commands are spoken (AUTH, SELECT, GET, SET) and five kinds of replies are understood (`resp`); a client library
 //! would bring forty times as much and take an answer of any size.
 
 mod breaker;

@@ -170,6 +170,8 @@ impl Server {
     pub fn start(program: &Path, arguments: &[String], log: &Path, environment: &[(&str, &str)]) -> io::Result<Self> {
         let pid_file = log.with_extension("pid");
         let output = File::create(log)?;
+        // Of a server that ran here before.
+        let _ = fs::remove_file(&pid_file);
         // The shell waits for its standard input to end, which it does with us however we end, and ends the server then.
         let script = "\"$@\" </dev/null & child=$!; echo $child > \"$PID_FILE\"; cat >/dev/null; kill $child 2>/dev/null; \
                       (sleep 10; kill -9 $child 2>/dev/null) & wait $child";

@@ -152,6 +152,7 @@ impl Thanos {
     async fn settled(&self) -> io::Result<()> {
         let http = Http::default();
         let began = Instant::now();
+        let pods = data::series().iter().filter(|series| series.name == "kube_pod_info").count();
         loop {
             let count = async |text: &str| {
                 let url = format!("{}/api/v1/query?dedup=false&query={text}", self.url);
@@ -161,7 +162,7 @@ impl Thanos {
             let (here, past) = (count("requests_total").await?, count("kube_pod_info%20offset%202d").await?);
             let alerts = http.send("GET", &format!("{}/api/v1/alerts", self.url), &[], "").await?.json();
             let alerts = alerts["data"]["alerts"].as_array().map_or(0, Vec::len);
-            if (here, past) == (2 * TEAMS.len(), 9) && alerts > 0 {
+            if (here, past) == (2 * TEAMS.len(), pods) && alerts > 0 {
                 return Ok(());
             }
             if began.elapsed() > Duration::from_secs(60) {

@@ -51,6 +51,17 @@ impl Stage {
         )
         .unwrap();
         let mut stage = Self { cluster, webhook: None, folder, pairs, ports };
+        // The rights that are shipped, for the account whose token the webhook has here.
+        let rights = fs::read_to_string(servers::checkout().join("manifests/webhook/rbac.yaml")).unwrap();
+        let rights = rights.replace(
+            "    name: perses-sidecar-webhook\n    namespace: perses-sidecar-system",
+            "    name: perses-sidecar\n    namespace: perses",
+        );
+        for (document, plural) in rights.split("\n---\n").zip(["clusterroles", "clusterrolebindings"]) {
+            let path = format!("/apis/rbac.authorization.k8s.io/v1/{plural}");
+            let answer = stage.cluster.ask("POST", &path, "application/yaml", document.to_owned()).await.unwrap();
+            assert_eq!(answer.status, 201, "{}", answer.text());
+        }
         stage.serve_with(0);
         stage.start_webhook().await;
         for (name, labels, annotations) in [

@@ -162,12 +162,15 @@ impl Thanos {
             let (here, past) = (count("requests_total").await?, count("kube_pod_info%20offset%202d").await?);
             let alerts = http.send("GET", &format!("{}/api/v1/alerts", self.url), &[], "").await?.json();
             let alerts = alerts["data"]["alerts"].as_array().map_or(0, Vec::len);
-            if (here, past) == (2 * TEAMS.len(), pods) && alerts > 0 {
+            let url = format!("{}/api/v1/query_exemplars?query=requests_total&start=0&end=4102444800", self.url);
+            let exemplars = http.send("GET", &url, &[], "").await?.json()["data"].as_array().map_or(0, Vec::len);
+            if (here, past) == (2 * TEAMS.len(), pods) && alerts > 0 && exemplars >= TEAMS.len() {
                 return Ok(());
             }
             if began.elapsed() > Duration::from_secs(60) {
                 let problem = format!(
-                    "Thanos does not see all of its stores: {here} series, {past} of the past, {alerts} alerts"
+                    "Thanos does not see all of its stores: {here} series, {past} of the past, {alerts} alerts, \
+                     {exemplars} exemplars"
                 );
                 return Err(io::Error::other(problem));
             }

@@ -192,7 +192,10 @@ async fn same_bytes(stage: &Stage, thanos: &Thanos) {
             "rate(vllm:generation_tokens_total[10m])",
             "rate(vllm:generation_tokens_total{namespace=~\"team-a|team-b\"}[10m])",
         ),
-        ("sum by (pod) (training_loss)", "sum by (pod) (training_loss{namespace=~\"team-a|team-b\"})"),
+        (
+            "sum by (namespace, pod) (training_loss)",
+            "sum by (namespace, pod) (training_loss{namespace=~\"team-a|team-b\"})",
+        ),
     ] {
         let pairs = |query| [("query", query), ("start", &*start), ("end", &*end), ("step", "300")];
         let ours = stage.form("ada", &format!("{BASE}/query_range"), &pairs(query)).await;

@@ -360,7 +360,7 @@ impl Cache {
                 return Ok(told(&kept, result, left, large.or(reason)));
             }
         }
-        Err(Refusal::new(Reason::Internal, "internal error").because("a flight for a whole answer came without one"))
+        Err(Refusal::internal("a flight for a whole answer came without one"))
     }
 
     /// Keeps something that was made of what was known at `epoch`, unless something was forgotten since.
@@ -378,7 +378,7 @@ impl Asked<'_> {
         let mut question = self.question.clone();
         let (start, end) = (grid.time(span.from), grid.time(span.to - 1));
         if !question.push_window(start, end) {
-            return Err(Refusal::new(Reason::Internal, "internal error").because("a time that cannot be written"));
+            return Err(Refusal::internal("a time that cannot be written"));
         }
         Ok(Self { question, times: Times::Whole(None, None), ..*self })
     }

@@ -103,7 +103,7 @@ impl Queries {
     /// 400 and 422 for what cannot be asked, 403 for a datasource that is no backend, 502 to 504 when the backend fails.
     pub async fn answer(&self, grant: &Grant, query: &str, body: &Bytes) -> Result<Reply, Refusal> {
         let Guarded::Metrics(source, call) = grant.route() else {
-            return Err(Refusal::new(Reason::Internal, "internal error").because("not a metrics route"));
+            return Err(Refusal::internal("not a metrics route"));
         };
         // Parameters first: what is malformed is refused before anything is asked of anybody.
         let mut form = Form::parse_bytes(body).map_err(|error| malformed(&error))?;
@@ -226,7 +226,7 @@ impl Queries {
     /// Where everything of a backend is kept.
     fn place(&self, backend: &Arc<BackendClient>) -> Result<&Arc<Place>, Refusal> {
         let place = self.places.iter().find(|(known, _)| Arc::ptr_eq(known, backend)).map(|(_, place)| place);
-        place.ok_or_else(|| Refusal::new(Reason::Internal, "internal error").because("a backend without a place"))
+        place.ok_or_else(|| Refusal::internal("a backend without a place"))
     }
 
     /// Series, label names and label values: one question, or one for each part of a large set of namespaces.
@@ -290,7 +290,7 @@ impl Queries {
                 });
             }
             let Some(outcome) = asked.join_next().await else { return Ok(bodies) };
-            let body = outcome.map_err(|error| Refusal::new(Reason::Internal, "internal error").because(error))??;
+            let body = outcome.map_err(Refusal::internal)??;
             left = left.checked_sub(body.len()).ok_or_else(answers::too_large)?;
             bodies.push(body);
         }

@@ -173,7 +173,7 @@ impl Drop for Ticket {
 }
 
 fn lost() -> Refusal {
-    Refusal::new(Reason::Internal, "internal error").because("a flight ended without an outcome")
+    Refusal::internal("a flight ended without an outcome")
 }
 
 impl Boarding {

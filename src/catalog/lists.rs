@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use moka::future::Cache;
 
 use crate::access::{Granted, PersesCall};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::Refusal;
 use crate::upstream::{Perses, PersesAnswer};
 
 /// How old a list may be.
@@ -75,7 +75,7 @@ impl Lists {
                 match task.await {
                     Ok(Ok(answer)) => Ok(Arc::new(List { answer, asked })),
                     Ok(Err(refusal)) => Err(refusal),
-                    Err(error) => Err(Refusal::new(Reason::Internal, "internal error").because(error)),
+                    Err(error) => Err(Refusal::internal(error)),
                 }
             };
             let list = self.kept.try_get_with_by_ref(&key, ask).await;

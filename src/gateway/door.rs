@@ -162,8 +162,7 @@ pub(super) fn sign(headers: &mut HeaderMap, ancestors: &[String], forms: Option<
 /// A way to somewhere else, which nobody keeps.
 pub(super) fn sent_to(status: StatusCode, place: &str) -> Result<Reply, Refusal> {
     let mut reply = Reply::empty(status);
-    let place = HeaderValue::try_from(place)
-        .map_err(|error| Refusal::new(Reason::Internal, "internal error").because(error))?;
+    let place = HeaderValue::try_from(place).map_err(Refusal::internal)?;
     reply.headers.insert(header::LOCATION, place);
     reply.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -304,8 +304,8 @@ impl Login {
             nonce,
         };
         let name = self.name_of(&begun.state);
-        let plain = serde_json::to_vec(&begun).map_err(internal)?;
-        let sealed = self.sealer.seal(Purpose::Login, &name, &plain).ok_or_else(|| internal("sealing"))?;
+        let plain = serde_json::to_vec(&begun).map_err(Refusal::internal)?;
+        let sealed = self.sealer.seal(Purpose::Login, &name, &plain).ok_or_else(|| Refusal::internal("sealing"))?;
         let mut cookies = self.make_room(headers, now);
         cookies.extend(self.names.set(&name, &sealed, Some(LOGIN)));
         let place = provider.authorize_url(&self.address("/-/callback"), &begun.state, &begun.verifier, &begun.nonce);
@@ -457,7 +457,7 @@ impl Login {
     ) -> Result<Session, Refusal> {
         let began = seconds(now);
         let mut id = SessionId::default();
-        rand::fill(&mut id).map_err(|_| internal("no randomness"))?;
+        rand::fill(&mut id).map_err(|_| Refusal::internal("no randomness"))?;
         let mut ends = began.saturating_add(self.settings.lifetime.as_secs());
         if tokens.refresh.is_none() {
             let said = bearer::expiry(tokens.token.expose()).map(seconds);
@@ -695,13 +695,9 @@ fn words(problem: &Unavailable) -> String {
     }
 }
 
-fn internal(cause: impl ToString) -> Refusal {
-    Refusal::new(Reason::Internal, "internal error").because(cause)
-}
-
 /// 32 bytes that nobody guesses, as text of 43 characters.
 fn random() -> Result<String, Refusal> {
     let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| internal("no randomness"))?;
+    rand::fill(&mut bytes).map_err(|_| Refusal::internal("no randomness"))?;
     Ok(base64url(&bytes))
 }

@@ -85,9 +85,7 @@ impl Sources {
 
     async fn look_up(&self, grant: &Grant, source: &Source) -> Result<Arc<BackendClient>, Refusal> {
         let none = || Refusal::new(Reason::NotFound, "there is no datasource of this name here");
-        let call = grant
-            .source()
-            .ok_or_else(|| Refusal::new(Reason::Internal, "internal error").because("a datasource without a grant"))?;
+        let call = grant.source().ok_or_else(|| Refusal::internal("a datasource without a grant"))?;
         let answer = self.perses.ask(call).await?;
         if answer.status != StatusCode::OK {
             // A backend may show itself as a global datasource; a stored one of that name wins.

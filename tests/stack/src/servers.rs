@@ -155,6 +155,18 @@ fn go(folder: &Path, arguments: &[&str]) -> io::Result<()> {
     Err(io::Error::other(format!("go {} failed:\n{}", arguments.join(" "), tail.join("\n"))))
 }
 
+/// The sidecar's own binary: what `SIDECAR` names, or what `tests/run` builds.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn sidecar() -> PathBuf {
+    let built = || checkout().join("target/release/perses-sidecar");
+    let path = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);
+    assert!(path.exists(), "{} is missing: cargo build --release --bin perses-sidecar", path.display());
+    path
+}
+
 /// A process that ends when this value does, and when this process does.
 pub struct Server {
     shell: Child,

@@ -14,14 +14,6 @@ use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::world::{Options, World};
 use serde_json::json;
 
-/// `SIDECAR` names the binary; `tests/run` builds it in release mode.
-fn binary() -> PathBuf {
-    let built = || servers::checkout().join("target/release/perses-sidecar");
-    let path = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);
-    assert!(path.exists(), "{} is missing: cargo build --release --bin perses-sidecar", path.display());
-    path
-}
-
 /// The page and the plugins of the browser, built once.
 fn built() -> (PathBuf, PathBuf) {
     static DIST: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
@@ -69,7 +61,7 @@ async fn world(options: Options) -> (World, Server, PathBuf) {
     let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
     let mut arguments = world.sidecar_arguments();
     *arguments.last_mut().unwrap() = "trace".to_owned();
-    let sidecar = Server::start(&binary(), &arguments, &world.folder.join("sidecar.log"), &[]).unwrap();
+    let sidecar = Server::start(&servers::sidecar(), &arguments, &world.folder.join("sidecar.log"), &[]).unwrap();
     sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
     let file = world.folder.join("world.json");
     fs::write(&file, world.environment(Some(&sidecar)).to_string()).unwrap();

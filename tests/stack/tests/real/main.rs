@@ -21,7 +21,7 @@ use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::tour;
 use perses_sidecar_stack::world::{Options, World};
 
-use stage::{Stage, binary, stage};
+use stage::{Stage, stage};
 
 /// The contract on both versions of Perses, and on a real API server. Servers are started once for each.
 async fn contract(options: Options) {
@@ -68,7 +68,7 @@ async fn access_on_the_stand_in_as_plain_kubernetes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_costs_at_rest_and_what_is_in_it() {
-    let bytes = fs::read(binary()).unwrap();
+    let bytes = fs::read(servers::sidecar()).unwrap();
     eprintln!("binary: {} KiB", bytes.len() >> 10);
     assert!(bytes.len() <= 20_000_000, "{} bytes", bytes.len());
     for word in ["/-/stand-in", "cluster-monitoring-view", "namespace-reader", "finetune-worker", "granite-predictor"] {
@@ -152,7 +152,7 @@ async fn commands_of_the_readme() {
             for (name, person) in &stage.world.people {
                 shell.env(name.to_uppercase(), &person.token);
             }
-            let folder = binary().parent().unwrap().to_owned();
+            let folder = servers::sidecar().parent().unwrap().to_owned();
             let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
             let output = shell.env("PATH", path).output().unwrap();
             let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -183,7 +183,7 @@ async fn clocks_that_step_let_nobody_in_or_out() {
         ("DONT_FAKE_MONOTONIC", "1"),
     ];
     let log = world.folder.join("sidecar.log");
-    let sidecar = Server::start(&binary(), &world.sidecar_arguments(), &log, &environment).unwrap();
+    let sidecar = Server::start(&servers::sidecar(), &world.sidecar_arguments(), &log, &environment).unwrap();
     sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
     let stage = Stage { world, sidecar, http: Http::default() };
     // A token that says when it ends, an hour from now.

@@ -1,19 +1,9 @@
 //! A world with the sidecar's own binary in it.
 
-use std::path::PathBuf;
-
 use perses_sidecar_stack::http::{Answer, Http};
 use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::world::{Options, World};
 use serde_json::Value;
-
-/// `SIDECAR` names the binary; `tests/run` builds it in release mode.
-pub(crate) fn binary() -> PathBuf {
-    let built = || servers::checkout().join("target/release/perses-sidecar");
-    let path = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);
-    assert!(path.exists(), "{} is missing: cargo build --release --bin perses-sidecar", path.display());
-    path
-}
 
 pub(crate) struct Stage {
     pub(crate) world: World,
@@ -23,7 +13,7 @@ pub(crate) struct Stage {
 
 pub(crate) async fn stage(options: Options) -> Stage {
     let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
-    let sidecar = world.start_sidecar(&binary()).await.unwrap();
+    let sidecar = world.start_sidecar(&servers::sidecar()).await.unwrap();
     Stage { world, sidecar, http: Http::default() }
 }
 

@@ -5,12 +5,13 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use perses_sidecar_stack::http::{Answer, Http};
+use perses_sidecar_stack::servers;
 use perses_sidecar_stack::thanos::Thanos;
 use perses_sidecar_stack::tour::label_values;
 use perses_sidecar_stack::world::{Options, World};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, binary};
+use crate::stage::Stage;
 
 /// Where the stage shows Thanos.
 const BASE: &str = "/proxy/globaldatasources/thanos/api/v1";
@@ -21,7 +22,7 @@ pub(crate) async fn stage() -> (Stage, Thanos) {
     let mut world = World::start(&Options { quick: true, ..Options::default() }, &say).await.unwrap();
     let thanos = Thanos::start(&world.folder.join("thanos"), &say).await.unwrap();
     world.add_backend("thanos", "thanos", &thanos.url).unwrap();
-    let sidecar = world.start_sidecar(&binary()).await.unwrap();
+    let sidecar = world.start_sidecar(&servers::sidecar()).await.unwrap();
     (Stage { world, sidecar, http: Http::default() }, thanos)
 }
 

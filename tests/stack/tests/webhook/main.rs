@@ -13,13 +13,6 @@ use perses_sidecar_stack::openshift::Certificates;
 use perses_sidecar_stack::servers::{self, Server};
 use serde_json::{Value, json};
 
-fn binary() -> PathBuf {
-    let built = || servers::checkout().join("target/release/perses-sidecar");
-    let path = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);
-    assert!(path.exists(), "{} is missing: cargo build --release --bin perses-sidecar", path.display());
-    path
-}
-
 struct Stage {
     cluster: Kubernetes,
     webhook: Option<Server>,
@@ -98,7 +91,8 @@ impl Stage {
             .display()
             .to_string()]);
         let server =
-            Server::start(&binary(), &arguments.collect::<Vec<_>>(), &self.folder.join("webhook.log"), &[]).unwrap();
+            Server::start(&servers::sidecar(), &arguments.collect::<Vec<_>>(), &self.folder.join("webhook.log"), &[])
+                .unwrap();
         server.ready(&format!("http://127.0.0.1:{}/readyz", self.ports[1]), Duration::from_secs(20)).await.unwrap();
         self.webhook = Some(server);
     }

@@ -15,6 +15,7 @@ mod quiet;
 mod sources;
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -46,6 +47,9 @@ const LONGEST_TARGET: usize = 48 << 10;
 
 /// The most bytes of `match[]` in a form: Go's servers read forms of up to 10 MiB.
 const LARGEST_FORM: usize = 8 << 20;
+
+/// Room for a header of an answer, so that it is written in one piece.
+const HEADER: usize = 64;
 
 /// Parts of one question that are asked at once.
 const AT_ONCE: usize = 4;
@@ -354,7 +358,9 @@ fn told(mut reply: Reply, began: Instant, how: How) -> Reply {
     }
     let tenths = began.elapsed().as_micros() / 100;
     let who = if how.result == CacheResult::Hit { "cache" } else { "upstream" };
-    if let Ok(timing) = HeaderValue::try_from(format!("{who};dur={}.{}", tenths / 10, tenths % 10)) {
+    let mut timing = String::with_capacity(HEADER);
+    let _ = write!(timing, "{who};dur={}.{}", tenths / 10, tenths % 10);
+    if let Ok(timing) = HeaderValue::try_from(timing) {
         reply.headers.insert(SERVER_TIMING, timing);
     }
     reply
@@ -362,11 +368,11 @@ fn told(mut reply: Reply, began: Instant, how: How) -> Reply {
 
 /// The value of `Cache-Status` (RFC 9211).
 fn status(how: How) -> String {
-    let mut text = "perses-sidecar; ".to_owned();
+    let mut text = String::with_capacity(HEADER);
+    text.push_str("perses-sidecar; ");
     match how.result {
         CacheResult::Hit => {
-            text.push_str("hit; ttl=");
-            text.push_str(&(how.left / 1000).to_string());
+            let _ = write!(text, "hit; ttl={}", how.left / 1000);
         }
         CacheResult::Partial => text.push_str("fwd=partial"),
         CacheResult::Miss => text.push_str("fwd=miss"),

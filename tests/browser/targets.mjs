@@ -41,13 +41,11 @@ test('wherever a login leads back to, it is a place of ours', async () => {
     }
     for (const to of GOOD) assert.equal(new URL(places.get(to), world.https).href, new URL(to, world.https).href);
     assert.ok(resolved.length > GOOD.length, 'some of the hostile were led home');
-    // And as a navigation, with each different place.
+    // And as a navigation, to each different place.
     for (const place of new Set(places.values())) {
-      const client = await context.newPage();
-      await client.goto(new URL(place, world.https).href, { waitUntil: 'commit' }).catch(() => null);
-      const at = new URL(client.url()).origin;
+      await page.goto(new URL(place, world.https).href, { waitUntil: 'domcontentloaded' });
+      const at = new URL(page.url()).origin;
       assert.ok([world.https, world.oauth].includes(at), `${place} is at ${at}`);
-      await client.close();
     }
   } finally {
     await close();

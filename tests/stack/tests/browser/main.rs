@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use perses_sidecar_stack::ground::{Ground, Kind};
@@ -35,22 +36,38 @@ fn plain() -> PathBuf {
     folder
 }
 
-/// Runs one file of `tests/browser` with a world, and gives what it wrote.
+/// How long one file of `tests/browser` may take, in milliseconds; the longest needs some two minutes.
+const PATIENCE: &str = "--test-timeout=420000";
+/// When it is ended from outside, in seconds.
+const LIMIT: &str = "480";
+
+/// Runs one file of `tests/browser` with a world, shows what it writes as it comes, and gives it. A file that hangs is ended,
+/// with all its browsers, and has failed.
 fn node(world: &Path, script: &str) -> String {
     let folder = servers::checkout().join("tests/browser");
     assert!(folder.join("node_modules").exists(), "npm ci is needed in {}", folder.display());
-    let output = Command::new("node")
-        .args(["--test", "--test-reporter=spec", script])
+    let mut child = Command::new("timeout")
+        .args(["--kill-after=10", LIMIT, "node", "--test", PATIENCE, "--test-reporter=spec", script])
         .current_dir(&folder)
         .env("WORLD", world)
         .env("PICTURES", servers::home().join("pictures"))
         .env("NODE_EXTRA_CA_CERTS", world.with_file_name("gateway-ca.crt"))
         .env("NO_COLOR", "1")
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
         .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    eprintln!("{text}");
-    assert!(output.status.success(), "{script} failed");
+    let mut text = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        eprintln!("{line}");
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let status = child.wait().unwrap();
+    assert_ne!(status.code(), Some(124), "{script} took more than {LIMIT} s");
+    assert!(status.success(), "{script} failed");
     assert!(!text.contains("ℹ tests 0") && text.contains("ℹ fail 0") && text.contains("ℹ skipped 0"), "{script}");
     text
 }

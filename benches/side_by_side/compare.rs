@@ -41,36 +41,45 @@ pub(crate) async fn compare(arguments: &[String]) -> bool {
     let proxy = nginx(&scene, "proxy", ports).await;
     let worker = worker_of(&proxy);
     let gateway = scene.gateway("gateway", &[]).await;
+    let bare_port = servers::free_port().unwrap();
+    let bare = bare(&scene, bare_port, ports[0]).await;
     // Who serves has a processor, and everybody else has another: otherwise each answer that is sent wakes somebody who takes
     // the processor away, more often from the slower one.
     pin(worker, 0);
     pin(gateway.pid(), 0);
+    pin(bare.pid(), 0);
     pin(worker_of(&upstream), 1);
 
     println!(
         "CPU time a request in µs, median of {rounds} rounds of {seconds} s: all, the kernel's (requests a second)\n"
     );
-    println!("{:8} {:>22} {:>22} {:>8} {:>8}", "", "gateway", "nginx", "ratio", "at most");
+    println!(
+        "{:8} {:>22} {:>22} {:>22}  {:>8} {:>8} {:>8}",
+        "", "gateway", "nginx", "hyper alone", "ratio", "at most", "alone"
+    );
     let mut good = true;
     for request in &REQUESTS {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for port in [scene.port, proxy_port] {
+        let (mut ours, mut theirs, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+        for port in [scene.port, proxy_port, bare_port] {
             round(&scene, request, port, gateway.pid(), 1).await;
         }
         for _ in 0..rounds {
             ours.push(round(&scene, request, scene.port, gateway.pid(), seconds).await);
             theirs.push(round(&scene, request, proxy_port, worker, seconds).await);
+            alone.push(round(&scene, request, bare_port, bare.pid(), seconds).await);
         }
-        let (ours, theirs) = (median(ours), median(theirs));
-        let ratio = ours.cpu / theirs.cpu;
+        let (ours, theirs, alone) = (median(ours), median(theirs), median(alone));
+        let (ratio, theirs_cpu) = (ours.cpu / theirs.cpu, theirs.cpu);
         good &= ratio <= MOST;
         let column = |round: Round| format!("{:.2} {:.2} ({:.0})", round.cpu, round.system, round.rate);
-        println!("{:8} {:>22} {:>22} {ratio:>8.3} {MOST:>8.2}", request.name, column(ours), column(theirs));
+        let [name, ours, theirs, bare] = [request.name.to_owned(), column(ours), column(theirs), column(alone)];
+        let least = alone.cpu / theirs_cpu;
+        println!("{name:8} {ours:>22} {theirs:>22} {bare:>22}  {ratio:>8.3} {MOST:>8.2} {least:>8.3}");
     }
 
     let resident = |server: &Server| server.resident().unwrap() / 1024;
     let loaded = resident(&gateway);
-    drop(gateway);
+    drop((gateway, bare));
     let gateway = scene.gateway("idle", &[]).await;
     let fresh = resident(&gateway);
     let idle = scene.idle(IDLE).await;
@@ -99,6 +108,15 @@ async fn nginx(scene: &Scene, name: &str, [perses, metrics, proxy]: [u16; 3]) ->
     let log = scene.folder.join(format!("{name}.log"));
     let server = Server::start(Path::new("nginx"), &arguments, &log, &[]).unwrap();
     let port = if name == "proxy" { proxy } else { perses };
+    server.ready(&format!("http://127.0.0.1:{port}/"), Duration::from_secs(10)).await.unwrap();
+    server
+}
+
+/// The proxy of `bare.rs`, which this program is too.
+async fn bare(scene: &Scene, port: u16, upstream: u16) -> Server {
+    let program = std::env::current_exe().unwrap();
+    let arguments = ["bare".to_owned(), port.to_string(), upstream.to_string()];
+    let server = Server::start(&program, &arguments, &scene.folder.join("bare.log"), &[]).unwrap();
     server.ready(&format!("http://127.0.0.1:{port}/"), Duration::from_secs(10)).await.unwrap();
     server
 }

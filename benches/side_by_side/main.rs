@@ -1,11 +1,12 @@
 //! What does a request cost the gateway, in CPU time beside nginx, in instructions, and in memory for idle connections?
 //!
 //! `benches/side_by_side/run` runs `compare`: the same requests through us and through nginx as a plain proxy (`proxy.conf`),
-//! both with one worker, in front of an nginx that only returns bytes (`upstream.conf`); CPU time is what the serving process
+//! and through a proxy that hyper makes without us (`bare.rs`), each with one worker, in front of an nginx that only returns bytes (`upstream.conf`); CPU time is what the serving process
 //! used, user and system, over a round. `benches/count` runs `instructions`: the gateway alone under callgrind. Rights are
 //! remembered in both: the stand-in for the cluster is asked once.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a program for a terminal")]
 
+mod bare;
 mod compare;
 mod scene;
 
@@ -17,6 +18,11 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let good = match what.as_str() {
         "compare" => runtime.block_on(compare::compare(&arguments)),
+        "bare" => {
+            let [port, upstream] = [0, 1].map(|at: usize| arguments[at].parse().unwrap());
+            runtime.block_on(bare::serve(port, upstream));
+            true
+        }
         "instructions" => {
             let request = Request::named(&arguments[0]);
             let times = arguments[1].parse().unwrap();
@@ -24,7 +30,9 @@ fn main() {
             true
         }
         _ => {
-            println!("compare [--rounds N] [--seconds N] | instructions read|query|open|session N");
+            println!(
+                "compare [--rounds N] [--seconds N] | instructions read|query|open|session N | bare PORT UPSTREAM"
+            );
             true
         }
     };

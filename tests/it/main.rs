@@ -3,6 +3,7 @@
 
 mod attack;
 mod cached;
+mod clock;
 mod colleagues;
 mod commands;
 mod control;

@@ -28,6 +28,7 @@ use crate::telemetry::audit::Audit;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 use crate::upstream::{BackendClient, Perses};
+use crate::workloads::Workloads;
 
 /// How often the configuration is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -397,17 +398,25 @@ fn build(
     let cache =
         cache.cloned().unwrap_or_else(|| Cache::new(settings.cache.memory, Clock::default(), Arc::clone(metrics)));
     let shared = sessions.shared_for(settings.cache.shared.as_ref(), metrics)?;
+    let watching =
+        before.filter(|before| Arc::ptr_eq(&before.cluster, &cluster) && before.config.workloads == settings.workloads);
     // The last that can fail, and the only thing that is changed in place.
     if kept.is_some_and(|before| before.config.cluster.ca != settings.cluster.ca) {
         cluster.renew(&settings.cluster)?;
     }
     sessions.share(shared);
+    let workloads = match watching {
+        Some(before) => Arc::clone(&before.workloads),
+        None => Arc::new(Workloads::start(&cluster, &settings.workloads, metrics)),
+    };
+    let (shared_access, watched) = (Arc::clone(&access), Arc::clone(&workloads));
     Ok(Live {
-        catalog: Catalog::new(Arc::clone(&perses), Arc::clone(&access), &settings),
+        catalog: Catalog::new(Arc::clone(&perses), shared_access, watched, &settings),
         queries: Queries::new(Arc::clone(&perses), clients, &settings, cache, Arc::clone(metrics)),
         perses,
         config: settings,
         cluster,
+        workloads,
         identities,
         login,
         access,

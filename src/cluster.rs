@@ -85,6 +85,8 @@ pub struct Cluster {
     clients: RwLock<Clients>,
     timeout: Duration,
     limiter: Limiter,
+    /// For what nobody waits for, so that it takes nothing from reviews and does not hold them up.
+    background: Limiter,
     metrics: Arc<Metrics>,
 }
 
@@ -94,6 +96,8 @@ struct Clients {
     ours: kube::Client,
     /// Sends none: the caller's is set on the request.
     bare: kube::Client,
+    /// Sends ours, and lets an answer take its time once it has begun.
+    patient: kube::Client,
 }
 
 impl Clients {
@@ -114,10 +118,10 @@ impl Clients {
         bare.default_retry = false;
         let mut ours = bare.clone();
         ours.auth_info.token_file = Some(settings.token_file.to_string_lossy().into_owned());
-        Ok(Self {
-            ours: kube::Client::try_from(ours).map_err(|error| format!("cluster: {error}"))?,
-            bare: kube::Client::try_from(bare).map_err(|error| format!("cluster: {error}"))?,
-        })
+        let mut patient = ours.clone();
+        patient.read_timeout = None;
+        let client = |config| kube::Client::try_from(config).map_err(|error| format!("cluster: {error}"));
+        Ok(Self { ours: client(ours)?, bare: client(bare)?, patient: client(patient)? })
     }
 }
 
@@ -131,6 +135,7 @@ impl Cluster {
             clients: RwLock::new(Clients::new(settings)?),
             timeout: settings.timeout,
             limiter: Limiter::new(settings.in_flight, settings.per_second),
+            background: Limiter::new(8, 50),
             metrics,
         })
     }
@@ -319,6 +324,35 @@ impl Cluster {
         }
     }
 
+    /// What the API server answers to a GET, asked as ourselves.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn read(&self, path: &str) -> Result<(StatusCode, Vec<u8>), ClusterError> {
+        self.exchange(&self.background, &self.clients().ours, get_path(path)?).await
+    }
+
+    /// The same for an answer that goes on for minutes: its status and what comes of it. Only its beginning is bounded in
+    /// time; how long to wait for the rest is the reader's to say.
+    ///
+    /// # Errors
+    /// When it does not begin to answer.
+    pub async fn watch(&self, path: &str) -> Result<(StatusCode, Body), ClusterError> {
+        let request = get_path(path)?;
+        let _permit = self.background.enter(self.timeout).await?;
+        let began = Instant::now();
+        let client = self.clients().patient;
+        let answer = tokio::time::timeout(self.timeout, client.send(request)).await;
+        let outcome = match answer {
+            Ok(Ok(answer)) => heed(&self.background, answer),
+            Ok(Err(error)) => Err(ClusterError::Failed(error.to_string())),
+            Err(_) => Err(ClusterError::Slow),
+        };
+        let code = outcome.as_ref().map(|answer| answer.status().as_u16()).map_err(|_| ());
+        self.metrics.upstream(Upstream::Cluster, code, began.elapsed().as_secs_f64());
+        outcome.map(|answer| (answer.status(), answer.into_body()))
+    }
+
     /// The API server's minor version.
     ///
     /// # Errors
@@ -363,18 +397,21 @@ impl Cluster {
 
     /// One exchange within our bounds.
     async fn send(&self, client: &kube::Client, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), ClusterError> {
-        let _permit = self.limiter.enter(self.timeout).await?;
+        self.exchange(&self.limiter, client, request).await
+    }
+
+    async fn exchange(
+        &self,
+        limiter: &Limiter,
+        client: &kube::Client,
+        request: Request<Body>,
+    ) -> Result<(StatusCode, Vec<u8>), ClusterError> {
+        let _permit = limiter.enter(self.timeout).await?;
         let began = Instant::now();
         let exchange = async {
             let answer = client.send(request).await.map_err(|error| ClusterError::Failed(error.to_string()))?;
+            let answer = heed(limiter, answer)?;
             let status = answer.status();
-            if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
-                let wait =
-                    answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                let wait = Duration::from_secs(wait.unwrap_or(1).clamp(1, 30));
-                self.limiter.pause(wait);
-                return Err(ClusterError::Busy(wait));
-            }
             let body = Limited::new(answer.into_body(), LARGEST_ANSWER)
                 .collect()
                 .await
@@ -386,6 +423,23 @@ impl Cluster {
         self.metrics.upstream(Upstream::Cluster, code, began.elapsed().as_secs_f64());
         outcome
     }
+}
+
+/// An answer, unless it asks us to wait.
+fn heed(limiter: &Limiter, answer: http::Response<Body>) -> Result<http::Response<Body>, ClusterError> {
+    if !matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return Ok(answer);
+    }
+    let wait = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let wait = Duration::from_secs(wait.unwrap_or(1).clamp(1, 30));
+    limiter.pause(wait);
+    Err(ClusterError::Busy(wait))
+}
+
+fn get_path(path: &str) -> Result<Request<Body>, ClusterError> {
+    let mut request = get("/");
+    *request.uri_mut() = path.parse().map_err(|_| ClusterError::Failed("no path can be made of it".to_owned()))?;
+    Ok(request)
 }
 
 fn get(path: &'static str) -> Request<Body> {

@@ -21,6 +21,7 @@ mod telemetry;
 mod tls;
 mod units;
 mod watch;
+mod workloads;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub use telemetry::{Audit, LogLevel, Telemetry};
 pub use tls::{Tls, authorities};
 pub(crate) use units::duration;
 pub use watch::{Reload, Watcher, load, load_injected, load_profiles, load_webhook};
+pub use workloads::Workloads;
 
 pub use crate::yaml::Problem;
 
@@ -138,6 +140,8 @@ pub struct Live {
     pub backends: Vec<Arc<Backend>>,
     /// `cache`.
     pub cache: Cache,
+    /// `workloads`.
+    pub workloads: Workloads,
     /// `dashboards`.
     pub dashboards: Dashboards,
     /// `limits`.

@@ -5,6 +5,7 @@
 //! the model, and a value of the model enters a dashboard as a typed thing, never as a piece of text.
 
 mod compile;
+mod index;
 mod library;
 mod placeholder;
 mod query;
@@ -14,7 +15,8 @@ mod time;
 mod workload;
 
 pub use compile::TemplateProblem;
-pub use library::{Library, Settings};
+pub use index::{Change, Changed, Index, Most, Place, Source, Watched};
+pub use library::{Dashboard, Library, Settings};
 pub use read::{Unread, engine_of_runtime, read};
 pub use template::{Target, Template};
 pub use workload::{Engine, Kind, Progress, Runtime, State, Workload, WorkloadName};

@@ -89,6 +89,9 @@ impl From<Malformed> for DocumentError {
     }
 }
 
+/// The tag of a dashboard that lists leave out.
+pub const HIDDEN: &str = "perses-sidecar-hidden";
+
 /// One entry of a list that Perses answered, in its own bytes.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
@@ -96,6 +99,8 @@ pub struct Entry<'a> {
     pub project: Option<Cow<'a, str>>,
     /// `metadata.name`
     pub name: Cow<'a, str>,
+    /// Whether lists leave it out: it is tagged [`HIDDEN`].
+    pub hidden: bool,
     /// The whole entry.
     pub raw: &'a RawValue,
 }
@@ -116,6 +121,8 @@ pub fn list(body: &[u8]) -> Result<Vec<Entry<'_>>, Malformed> {
         name: Cow<'a, str>,
         #[serde(borrow, default)]
         project: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        tags: Option<Vec<Cow<'a, str>>>,
     }
     let items: Option<Vec<&RawValue>> =
         serde_json::from_slice(body).map_err(|error| Malformed { message: format!("not a list: {error}") })?;
@@ -124,7 +131,8 @@ pub fn list(body: &[u8]) -> Result<Vec<Entry<'_>>, Malformed> {
         .into_iter()
         .filter_map(|raw| {
             let item: Item<'_> = serde_json::from_str(raw.get()).ok()?;
-            Some(Entry { project: item.metadata.project, name: item.metadata.name, raw })
+            let hidden = item.metadata.tags.is_some_and(|tags| tags.iter().any(|tag| tag == HIDDEN));
+            Some(Entry { project: item.metadata.project, name: item.metadata.name, hidden, raw })
         })
         .collect())
 }

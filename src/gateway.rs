@@ -31,6 +31,7 @@ use crate::route::{self, Global, Guarded, Route, Scoped};
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Perses;
+use crate::workloads::Workloads;
 pub use body::Outgoing;
 use journal::Journal;
 
@@ -46,6 +47,8 @@ pub struct Live {
     pub login: Option<Arc<Login>>,
     /// May they.
     pub access: Arc<Access>,
+    /// What runs in the cluster.
+    pub workloads: Arc<Workloads>,
     /// The server behind us.
     pub perses: Arc<Perses>,
     /// The Perses API.

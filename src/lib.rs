@@ -8,7 +8,7 @@
 //! | words | [`names`], [`encoding`], [`refusal`], [`yaml`] | which strings are names; bytes as text; in how many ways a request can end early; what a file says where |
 //! | rules, pure | [`promql`], [`route`], [`document`], [`extents`], [`dashboards`], [`injection`], [`page`] | which series a query may touch; what is asked; which JSON may pass; which points are known; which dashboard a workload has; what is added to a pod; what people read |
 //! | setting | [`config`], [`telemetry`] | what was configured; what happened |
-//! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`remote`], [`cluster`] | HTTP outwards and inwards; what the Kubernetes API says |
+//! | hands | [`memo`], [`dial`], [`reply`], [`listen`], [`remote`], [`cluster`], [`workloads`] | HTTP outwards and inwards; what the Kubernetes API says; what runs in the cluster |
 //! | guards | [`identity`], [`access`] | who is this; may they |
 //! | behind the guards | [`upstream`], [`cache`], [`query`], [`catalog`] | the servers behind us, what they said lately, and answers made of theirs |
 //! | doors | [`gateway`], [`admin`], [`control`], [`webhook`] | the journey of a request; probes and metrics; operators; the API server |
@@ -49,6 +49,7 @@ pub mod reply;
 pub mod listen;
 pub mod remote;
 pub mod cluster;
+pub mod workloads;
 
 pub mod identity;
 pub mod access;

@@ -123,6 +123,22 @@ impl Grant {
         Ok(Self { route, scope, ..self })
     }
 
+    /// Whoever changes or deletes a dashboard that was never stored makes it stored: that takes the right to create besides.
+    /// This is the grant to do so, in the project of the route.
+    ///
+    /// # Errors
+    /// As [`Access::admit`].
+    pub async fn storing(&self, access: &Arc<Access>) -> Result<Self, Refusal> {
+        let Guarded::Scoped(kind @ Scoped::Dashboards, ScopedCall::Update(project, _) | ScopedCall::Delete(project, _)) =
+            &self.route
+        else {
+            return Err(Refusal::internal("nothing of this route is stored"));
+        };
+        let scope = access.admit_body(self, project, Verb::Create, Resource::of(*kind)).await?;
+        let route = Guarded::Scoped(*kind, ScopedCall::Create(project.clone()));
+        Ok(Self { caller: Arc::clone(&self.caller), route, scope })
+    }
+
     /// Settles a body that names no project: the caller must have a namespace at all.
     ///
     /// # Errors

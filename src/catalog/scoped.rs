@@ -1,16 +1,20 @@
 //! Kinds that live in projects: lists over all of them or one, single objects, writes.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::{Brought, Catalog, nonsense, pass, pass_document, refuse_document, to_bytes, write_array};
-use crate::access::{Grant, Listing, Scope};
+use super::rendered::{self, is_down, without_perses};
+use super::{Brought, Catalog, Effect, nonsense, pass, pass_document, refuse_document, to_bytes};
+use crate::access::{Grant, Granted, Listing, PersesCall, Scope};
 use crate::document::{self, Entry, Kind, Object};
 use crate::names::{Namespace, ObjectName};
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
-use crate::route::{Project, Scoped, ScopedCall};
+use crate::route::{ListQuery, Project, Scoped, ScopedCall};
+use crate::upstream::PersesAnswer;
 
 const fn kind_of(kind: Scoped) -> Kind {
     match kind {
@@ -32,10 +36,23 @@ impl Catalog {
         brought: &Brought<'_>,
     ) -> Result<Reply, Refusal> {
         match call {
-            ScopedCall::ListAll(_) => self.list_all(&grant).await,
-            ScopedCall::List(project, _) => self.list_one(&grant, project).await,
-            ScopedCall::Read(..) => {
-                let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
+            ScopedCall::ListAll(query) => self.list_all(&grant, kind, query).await,
+            ScopedCall::List(project, query) => self.list_one(&grant, kind, project, query).await,
+            ScopedCall::Read(project, name) => {
+                let rendered = || if kind == Scoped::Dashboards { self.rendered_in(project, name) } else { None };
+                let answer = match self.perses.ask(grant.request(Bytes::new())?).await {
+                    Ok(answer) => answer,
+                    Err(refusal) if is_down(&refusal) => {
+                        let found = rendered().ok_or(refusal)?;
+                        return Ok(without_perses(rendered::one(&found)));
+                    }
+                    Err(refusal) => return Err(refusal),
+                };
+                if is_missing(answer.status)
+                    && let Some(found) = rendered()
+                {
+                    return Ok(rendered::one(&found));
+                }
                 if answer.status == StatusCode::BAD_REQUEST && !self.is_stored(&grant).await? {
                     return Err(Refusal::new(Reason::NotFound, "document not found"));
                 }
@@ -61,6 +78,12 @@ impl Catalog {
                 // What readers are not sent stays as it is when they save.
                 if let Some(stored) = grant.stored() {
                     let stored = self.perses.ask(stored).await?;
+                    if kind == Scoped::Dashboards
+                        && is_missing(stored.status)
+                        && self.rendered_in(project, name).is_some()
+                    {
+                        return self.store_rendered(&grant, project, object.into_bytes().into(), brought).await;
+                    }
                     if stored.status == StatusCode::OK && document::may_need_strip(&stored.body) {
                         let stored: Value = serde_json::from_slice(&stored.body).map_err(nonsense)?;
                         object.keep_hidden(&stored);
@@ -68,11 +91,24 @@ impl Catalog {
                 }
                 pass_document(self.perses.ask(grant.request(object.into_bytes().into())?).await?)
             }
-            ScopedCall::Delete(..) => pass(self.perses.ask(grant.request(Bytes::new())?).await?),
+            ScopedCall::Delete(project, name) => {
+                let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
+                if kind == Scoped::Dashboards {
+                    if is_missing(answer.status)
+                        && let Some(reply) = self.hide_rendered(&grant, project, name, brought).await?
+                    {
+                        return Ok(reply);
+                    }
+                    if answer.status.is_success() && self.rendered_in(project, name).is_some() {
+                        brought.effect(Effect::Restored);
+                    }
+                }
+                pass(answer)
+            }
         }
     }
 
-    async fn create(
+    pub(super) async fn create(
         &self,
         grant: &Grant,
         project: &Project,
@@ -91,7 +127,7 @@ impl Catalog {
     }
 
     /// Makes the project of a namespace exist in Perses before the first thing is written to it.
-    async fn ensure_project(&self, grant: &Grant, project: &Project) -> Result<(), Refusal> {
+    pub(super) async fn ensure_project(&self, grant: &Grant, project: &Project) -> Result<(), Refusal> {
         if self.is_stored(grant).await? {
             return Ok(());
         }
@@ -119,49 +155,125 @@ impl Catalog {
         Ok(self.perses.ask(call).await?.status == StatusCode::OK)
     }
 
-    async fn list_one(&self, grant: &Grant, project: &Project) -> Result<Reply, Refusal> {
-        let answer = self.lists.ask(grant.request(Bytes::new())?).await?;
+    async fn list_one(
+        &self,
+        grant: &Grant,
+        kind: Scoped,
+        project: &Project,
+        query: &ListQuery,
+    ) -> Result<Reply, Refusal> {
+        let namespace = match kind {
+            Scoped::Dashboards => rendered::Rendered::namespace(&self.access, project),
+            _ => None,
+        };
+        let namespaces = namespace.as_slice();
+        let answer = match self.asked(grant.request(Bytes::new())?, namespaces, query).await {
+            Ok(answer) => answer,
+            Err(instead) => return instead,
+        };
         if answer.status == StatusCode::BAD_REQUEST && !self.is_stored(grant).await? {
             // A namespace that Perses does not know yet is an empty project.
-            return Ok(Reply::json(StatusCode::OK, &b"[]"[..]));
+            let rendered = self.rendered_of(namespaces, query, &Stored::new());
+            return Ok(rendered::list(Listed::default(), rendered, query));
         }
         if answer.status != StatusCode::OK {
             return pass(answer);
         }
         // The project was asked for by name; what is not of it does not pass all the same.
-        filter(&answer.body, |entry| entry.project.as_deref() == Some(project.as_str()))
+        let stored = filter(&answer.body, |entry| entry.project.as_deref() == Some(project.as_str()))?;
+        let rendered = self.rendered_of(namespaces, query, &stored.names);
+        Ok(rendered::list(stored, rendered, query))
     }
 
-    async fn list_all(&self, grant: &Grant) -> Result<Reply, Refusal> {
+    async fn list_all(&self, grant: &Grant, kind: Scoped, query: &ListQuery) -> Result<Reply, Refusal> {
         let Scope::Listed(namespaces) = grant.scope() else {
             return Err(Refusal::internal("a list without namespaces"));
         };
         if namespaces.is_empty() {
             return Ok(Reply::json(StatusCode::OK, &b"[]"[..]));
         }
-        let answer = self.lists.ask(grant.request(Bytes::new())?).await?;
+        let shown = if kind == Scoped::Dashboards { namespaces.names() } else { &[] };
+        let answer = match self.asked(grant.request(Bytes::new())?, shown, query).await {
+            Ok(answer) => answer,
+            Err(instead) => return instead,
+        };
         if answer.status != StatusCode::OK {
             return pass(answer);
         }
-        filter(&answer.body, |entry| {
+        let stored = filter(&answer.body, |entry| {
             let Some(project) = entry.project.as_deref().and_then(Project::parse) else { return false };
             namespaces.everywhere()
                 || self.access.namespace_of(&project).is_some_and(|namespace| namespaces.contains(namespace.as_str()))
-        })
+        })?;
+        let rendered = self.rendered_of(shown, query, &stored.names);
+        Ok(rendered::list(stored, rendered, query))
+    }
+
+    /// The list that Perses answers, or what to answer without it.
+    async fn asked(
+        &self,
+        call: Granted<PersesCall>,
+        shown: &[Namespace],
+        query: &ListQuery,
+    ) -> Result<PersesAnswer, Result<Reply, Refusal>> {
+        let refusal = match self.lists.ask(call).await {
+            Ok(answer) => return Ok(answer),
+            Err(refusal) => refusal,
+        };
+        let rendered = if is_down(&refusal) { self.rendered_of(shown, query, &Stored::new()) } else { Vec::new() };
+        if rendered.is_empty() {
+            return Err(Err(refusal));
+        }
+        Err(Ok(without_perses(rendered::list(Listed::default(), rendered, query))))
+    }
+}
+
+/// Perses has nothing of this name, or not even the project.
+fn is_missing(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
+}
+
+/// Names of stored dashboards that could be names of workloads' dashboards, each with its project.
+pub(super) type Stored = HashSet<(String, String)>;
+
+/// The entries of a list that pass.
+pub(super) struct Listed {
+    /// A JSON array that is still open.
+    pub(super) text: String,
+    pub(super) names: Stored,
+}
+
+impl Default for Listed {
+    fn default() -> Self {
+        Self { text: "[".to_owned(), names: Stored::new() }
     }
 }
 
 /// Keeps the entries of a list that pass, in their own bytes unless something must be left out of them.
-pub(super) fn filter(body: &[u8], keep: impl Fn(&Entry<'_>) -> bool) -> Result<Reply, Refusal> {
+fn filter(body: &[u8], keep: impl Fn(&Entry<'_>) -> bool) -> Result<Listed, Refusal> {
     let entries = document::list(body).map_err(nonsense)?;
-    let kept = entries.iter().filter(|entry| keep(entry));
-    if !document::may_need_strip(body) {
-        return Ok(Reply::json(StatusCode::OK, write_array(kept.map(|entry| entry.raw.get()))));
+    let strip = document::may_need_strip(body);
+    let mut kept = Listed::default();
+    for entry in entries.iter().filter(|entry| keep(entry)) {
+        if let Some(project) = &entry.project
+            && entry.name.starts_with("dashboard-")
+        {
+            kept.names.insert((project.clone().into_owned(), entry.name.clone().into_owned()));
+        }
+        if entry.hidden {
+            continue;
+        }
+        if kept.text.len() > 1 {
+            kept.text.push(',');
+        }
+        if strip {
+            let mut value: Value = serde_json::from_str(entry.raw.get()).map_err(nonsense)?;
+            if document::strip(&mut value) {
+                kept.text.push_str(&value.to_string());
+                continue;
+            }
+        }
+        kept.text.push_str(entry.raw.get());
     }
-    let mut pieces = Vec::new();
-    for entry in kept {
-        let mut value: Value = serde_json::from_str(entry.raw.get()).map_err(nonsense)?;
-        pieces.push(if document::strip(&mut value) { value.to_string() } else { entry.raw.get().to_owned() });
-    }
-    Ok(Reply::json(StatusCode::OK, write_array(pieces.iter().map(String::as_str))))
+    Ok(kept)
 }

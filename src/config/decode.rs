@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::section::{Notes, Section};
 use super::{
-    Config, Live, access, backends, cache, cluster, dashboards, injection, limits, listen, login, telemetry, tls, watch,
+    Config, Live, access, backends, cache, cluster, dashboards, injection, limits, listen, login, telemetry, tls,
+    watch, workloads,
 };
 use crate::dashboards::TemplateProblem;
 use crate::yaml::{self, Problem};
@@ -214,7 +215,7 @@ fn read_as<C>(
 
 /// The sidecar's settings, whole if there is no problem in the notes.
 pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut notes: Notes) -> (Option<Config>, Notes) {
-    root.reserved(&["workloads", "live", "sharing"], &mut notes);
+    root.reserved(&["live", "sharing"], &mut notes);
     root.foreign("injection", &mut notes, "stands in the file of perses-sidecar webhook");
     let fixed = listen::read(&mut root, &around, &mut notes);
     let tls = tls::read(&mut root, &around, &mut notes);
@@ -230,6 +231,7 @@ pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut not
     let access = access::read(&mut root, &mut notes);
     let backends = backends::read(&mut root, &fixed, &around, &mut notes);
     let cache = cache::read(&mut root, cache::memory_limit(around), &around, &mut notes);
+    let workloads = workloads::read(&mut root, &mut notes);
     let (dashboards, templates) = dashboards::read(&mut root, &around, &mut notes);
     let limits = limits::read(&mut root, &mut notes);
     let telemetry = telemetry::telemetry(&mut root, &mut notes);
@@ -248,6 +250,7 @@ pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut not
             access,
             backends,
             cache,
+            workloads,
             dashboards,
             limits,
             telemetry,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::compile::{self, Source, TemplateProblem};
+use super::index::Place;
 use super::template::Template;
 use super::workload::Workload;
 use crate::names::{Namespace, ObjectName};
@@ -70,6 +71,15 @@ pub struct Library {
     templates: Vec<Arc<Template>>,
     /// Names of those that nobody gets.
     excluded: Vec<String>,
+}
+
+/// The dashboard of a workload, not yet written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dashboard {
+    /// What it looks like.
+    pub template: Arc<Template>,
+    /// What it shows.
+    pub workload: Arc<Workload>,
 }
 
 /// Sources by name, of which later ones stand for earlier ones.
@@ -172,11 +182,60 @@ impl Library {
         self.templates.iter().filter(move |template| template.fits(workload, engine))
     }
 
+    /// The dashboards of a namespace: of its workloads by kind and name, then of itself.
+    pub fn dashboards<'l>(&'l self, place: &'l Place) -> impl Iterator<Item = Dashboard> + 'l {
+        place.workloads().iter().chain([place.project()]).flat_map(|workload| {
+            let make =
+                |template: &Arc<Template>| Dashboard { template: Arc::clone(template), workload: Arc::clone(workload) };
+            self.of(workload).map(make)
+        })
+    }
+
+    /// The dashboard of a name, if it is one that some workload of the namespace has.
+    #[must_use]
+    pub fn listed(&self, place: &Place, namespace: &Namespace, name: &ObjectName) -> Option<Dashboard> {
+        if let Some((template, named)) = self.resolve(namespace, name) {
+            let workload = place.get(named.kind, &named.name)?;
+            return self
+                .of(workload)
+                .any(|of| of.name == template.name)
+                .then(|| Dashboard { template: Arc::clone(template), workload: Arc::clone(workload) });
+        }
+        // The name may have been cut.
+        self.looks_ours(name).then(|| self.dashboards(place).find(|dashboard| dashboard.name() == name.as_str()))?
+    }
+
+    /// The dashboard of a name, also of a workload that is gone or never was: a link stays good.
+    #[must_use]
+    pub fn find(&self, place: Option<&Place>, namespace: &Namespace, name: &ObjectName) -> Option<Dashboard> {
+        place.and_then(|place| self.listed(place, namespace, name)).or_else(|| {
+            let (template, workload) = self.resolve(namespace, name)?;
+            Some(Dashboard { template: Arc::clone(template), workload: Arc::new(workload) })
+        })
+    }
+
+    /// Whether a name begins as those of our dashboards do.
+    fn looks_ours(&self, name: &ObjectName) -> bool {
+        let begins = |template: &Arc<Template>| {
+            let rest = name.as_str().strip_prefix("dashboard-").and_then(|rest| rest.split_once('-'));
+            rest.is_some_and(|(_, rest)| rest.starts_with(template.name.as_str()))
+        };
+        self.templates.iter().any(begins)
+    }
+
     /// The template and the workload of a dashboard's name, for a link to something that is gone. See
     /// [`Template::workload_of`].
     #[must_use]
     pub fn resolve(&self, namespace: &Namespace, dashboard: &ObjectName) -> Option<(&Arc<Template>, Workload)> {
         self.templates.iter().find_map(|template| Some((template, template.workload_of(namespace, dashboard)?)))
+    }
+}
+
+impl Dashboard {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.template.dashboard_name(&self.workload)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::catalog::Named;
+use crate::catalog::{Effect, Named};
 use crate::dial::DialError;
 use crate::identity::Caller;
 use crate::refusal::{Reason, Refusal};
@@ -176,6 +176,7 @@ impl Journal {
             name: facts.name.as_deref().or(self.named.name.as_deref()),
             allowed: self.reason.is_none(),
             reason: self.reason.map(Reason::word),
+            effect: self.named.effect.map(Effect::word),
             code: self.status.as_u16(),
             duration: took,
         });

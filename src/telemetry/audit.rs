@@ -52,6 +52,8 @@ pub struct Record<'a> {
     pub allowed: bool,
     /// Why not.
     pub reason: Option<&'a str>,
+    /// What it came to, where the verb does not say it.
+    pub effect: Option<&'a str>,
     /// The status of the answer.
     pub code: u16,
     /// How long it took.
@@ -221,6 +223,8 @@ fn line(record: &Record<'_>) -> String {
         verdict: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        effect: Option<&'a str>,
         code: u16,
         duration_ms: f64,
     }
@@ -245,6 +249,7 @@ fn line(record: &Record<'_>) -> String {
         name: record.name,
         verdict: if record.allowed { "allowed" } else { "refused" },
         reason: record.reason,
+        effect: record.effect,
         code: record.code,
         duration_ms: (record.duration.as_secs_f64() * 1_000_000.0).round() / 1000.0,
     };
@@ -316,6 +321,7 @@ mod tests {
             name: Some("d"),
             allowed: false,
             reason: Some("forbidden"),
+            effect: None,
             code: 403,
             duration: Duration::from_micros(1500),
         };
@@ -342,6 +348,7 @@ mod tests {
             name: None,
             allowed: true,
             reason: None,
+            effect: None,
             code,
             duration: Duration::ZERO,
         }

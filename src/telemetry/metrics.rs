@@ -4,6 +4,7 @@
 
 mod cache;
 mod shared;
+mod workloads;
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -22,6 +23,7 @@ use crate::refusal::Reason;
 use crate::route;
 pub use cache::{CacheKind, CacheMetrics, CacheReason, CacheResult};
 pub use shared::{SharedOperation, SharedOutcome};
+pub use workloads::WorkloadMetrics;
 
 /// A server behind us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +202,7 @@ pub struct Metrics {
     shared: shared::Shared,
     open: Gauge,
     cache: CacheMetrics,
+    workloads: WorkloadMetrics,
 }
 
 fn seconds() -> Histogram {
@@ -282,6 +285,7 @@ impl Metrics {
         let open = Gauge::default();
         registry.register("connections", "Open connections", open.clone());
         let cache = CacheMetrics::new(&mut registry);
+        let workloads = WorkloadMetrics::new(&mut registry);
         let build = Family::<BuildLabels, Gauge>::default();
         let labels = BuildLabels { version: env!("CARGO_PKG_VERSION"), commit: crate::COMMIT };
         build.get_or_create(&labels).set(1);
@@ -312,6 +316,7 @@ impl Metrics {
             shared,
             open,
             cache,
+            workloads,
         }
     }
 
@@ -413,6 +418,12 @@ impl Metrics {
     #[must_use]
     pub fn cache(&self) -> &CacheMetrics {
         &self.cache
+    }
+
+    /// What is known of workloads.
+    #[must_use]
+    pub fn workloads(&self) -> &WorkloadMetrics {
+        &self.workloads
     }
 
     /// Where listeners count their open connections.

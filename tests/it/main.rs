@@ -21,3 +21,4 @@ mod remembered;
 mod shapes;
 mod support;
 mod tls;
+mod workloads;

@@ -264,10 +264,12 @@ pub async fn stage(more: More<'_>, ports: [u16; 2]) -> Stage {
     let control = if more.listen.contains("control:") { "" } else { "  control: 127.0.0.1:0\n" };
     // Most tests look at what the backend is asked for each question.
     let bypass = if more.rest.contains("cache:") { "" } else { "cache:\n  mode: bypass\n" };
+    // Most tests count what the API server is asked.
+    let unwatched = if more.rest.contains("workloads:") { "" } else { "workloads:\n  enabled: false\n" };
     let text = format!(
         "listen:\n  gateway: 127.0.0.1:{gateway}\n  admin: 127.0.0.1:{admin}\n{control}{}perses:\n  url: http://127.0.0.1:{perses_port}\n{}\
          cluster:\n  url: {}\n  ca_file: {}\n  token_file: {}\n{}metrics_backends:\n  - name: p\n    url: {scheme}://127.0.0.1:{prometheus_port}\n{}\
-         audit:\n  file: {}\n{bypass}{}",
+         audit:\n  file: {}\n{bypass}{unwatched}{}",
         more.listen,
         more.perses,
         format_args!("https://127.0.0.1:{}", taps.cluster.port),

@@ -4,6 +4,7 @@
 //! It behaves as the API server does where the product can see it, counts what it was asked, and can be told to fail.
 
 mod oauth;
+mod objects;
 mod own;
 mod rbac;
 mod remote;
@@ -50,6 +51,12 @@ pub enum Endpoint {
     Token,
     /// Where an API server has the tokens of the OAuth server reviewed.
     Webhook,
+    /// `/apis` and what lies one below: which kinds are served.
+    Apis,
+    /// Lists of workloads.
+    WorkloadLists,
+    /// Watches of workloads, as they begin.
+    WorkloadWatches,
 }
 
 /// How an endpoint fails.
@@ -107,6 +114,7 @@ struct State {
     last_bodies: BTreeMap<Endpoint, Vec<u8>>,
     advance: Duration,
     oauth: oauth::Oauth,
+    objects: objects::Objects,
     /// The real API server, if there is one.
     behind: Option<Arc<Https>>,
 }
@@ -409,6 +417,7 @@ impl OpenShift {
         let token = cluster.service_account_token("perses", "perses-sidecar", &[]);
         cluster.bind_cluster_role(SIDECAR, "system:auth-delegator");
         cluster.bind_cluster_role(SIDECAR, "namespace-reader");
+        cluster.bind_cluster_role(SIDECAR, "workload-reader");
         std::fs::write(folder.join("token"), &token)?;
         let certificates = Certificates::make(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
         std::fs::write(folder.join("ca.crt"), &certificates.ca)?;

@@ -162,6 +162,9 @@ impl World {
             let ca = stand_in.oauth_ca_file();
             format!("  openshift:\n    client_id: {SIDECAR}\n    ca_file: {}\n", ca.display())
         });
+        // Before the real API server, the stand-in forwards whole answers, and a watch never is one.
+        let forwarded = matches!(&self.ground, Ground::Real(real) if real.front().is_some());
+        let workloads = if forwarded { "enabled: false" } else { "discovery: 1s" };
         let bounds = if quick {
             "  token_ttl: 2s\n  token_failure_ttl: 1s\n  allow_ttl: 2s\n  deny_ttl: 1s\n  namespaces_ttl: 2s\n"
         } else {
@@ -176,6 +179,7 @@ impl World {
              access:\n{bounds}\
              metrics_backends:\n  - name: prometheus\n    url: {}\n    labels:\n      - metrics: [\"DCGM_*\"]\n        \
              label: exported_namespace\n        where:\n          namespace: nvidia-gpu-operator\n\
+             workloads:\n  {workloads}\n\
              audit:\n  file: {folder}/audit.log\n",
             self.perses_url,
             self.ground.url(),

@@ -60,6 +60,16 @@ pub(super) struct Asked {
     pub(super) path: Option<String>,
 }
 
+/// What the sidecar watches, as our manifest gives it.
+const WORKLOADS: [(&str, &[&str]); 6] = [
+    ("serving.kserve.io", &["inferenceservices", "llminferenceservices", "servingruntimes", "clusterservingruntimes"]),
+    ("kubeflow.org", &["pytorchjobs", "tfjobs", "mpijobs", "xgboostjobs", "paddlejobs", "jaxjobs", "notebooks"]),
+    ("trainer.kubeflow.org", &["trainjobs"]),
+    ("ray.io", &["rayclusters", "rayjobs", "rayservices"]),
+    ("kueue.x-k8s.io", &["localqueues"]),
+    ("batch", &["jobs"]),
+];
+
 fn rule(groups: &[&'static str], resources: &[&'static str], verbs: &[&'static str]) -> Rule {
     Rule { groups: groups.to_vec(), resources: resources.to_vec(), verbs: verbs.to_vec(), ..Rule::default() }
 }
@@ -96,6 +106,7 @@ impl Rbac {
             ("cluster-admin", vec![everything]),
             ("system:auth-delegator", delegator),
             ("namespace-reader", vec![rule(&[""], &["namespaces"], &["get", "list"])]),
+            ("workload-reader", WORKLOADS.map(|(group, resources)| rule(&[group], resources, &read)).to_vec()),
             ("cluster-monitoring-view", monitoring),
             ("system:oauth-token-deleter", vec![rule(&["oauth.openshift.io"], &["oauthaccesstokens"], &["delete"])]),
         ];

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::oauth::{self, Question};
 use super::rbac::{Asked, Who};
-use super::{API, Cluster, Endpoint, Fault, State, Token, own};
+use super::{API, Cluster, Endpoint, Fault, State, Token, objects, own};
 use crate::http::Https;
 
 /// Where the cluster publishes the authority of its routers.
@@ -86,20 +87,61 @@ fn endpoint(face: Face, method: &Method, path: &str) -> Option<Endpoint> {
         (Face::Api, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews") => Some(Endpoint::AccessReviews),
         (Face::Api, "GET", "/apis/project.openshift.io/v1/projects") => Some(Endpoint::Projects),
         (Face::Api, "GET", "/api/v1/namespaces") => Some(Endpoint::Namespaces),
+        (Face::Api, "GET", "/apis") => Some(Endpoint::Apis),
         (Face::Api, ..) => own::endpoint(method, path),
     }
 }
+
+type AnyBody = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// An error makes hyper close the connection without an answer.
 async fn answer(
     cluster: &Cluster,
     face: Face,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, std::io::Error> {
+) -> Result<Response<AnyBody>, std::io::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let query = head.uri.query().unwrap_or_default();
+    let path = if face == Face::Api && head.method == Method::GET && cluster.behind().is_none() {
+        objects::Path::read(head.uri.path(), query)
+    } else {
+        None
+    };
+    let Some(path) = path else {
+        return Ok(whole(cluster, face, &head, &body, None).await?.map(BodyExt::boxed_unsync));
+    };
+    // Counted, and failing as it was told to, like everything else.
+    let fault = whole(cluster, face, &head, &body, Some(path.endpoint())).await?;
+    if fault.status() != StatusCode::CONTINUE {
+        return Ok(fault.map(BodyExt::boxed_unsync));
+    }
+    let bearer = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let mut state = cluster.state();
+    let Some(caller) = bearer.and_then(|token| person(&mut state, token)) else {
+        return Ok(status(401, "Unauthorized").map(BodyExt::boxed_unsync));
+    };
+    let State { objects, rbac, .. } = &mut *state;
+    Ok(match objects::answer(objects, rbac, &caller, &path, query) {
+        objects::Answer::Whole(answer) => answer.map(BodyExt::boxed_unsync),
+        objects::Answer::Watch(events) => {
+            let mut response = Response::new(events.boxed_unsync());
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+    })
+}
+
+/// An answer that is written at once. For an endpoint that is answered elsewhere, 100 when nothing is wrong with it.
+async fn whole(
+    cluster: &Cluster,
+    face: Face,
+    head: &http::request::Parts,
+    body: &Bytes,
+    elsewhere: Option<Endpoint>,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let path = head.uri.path().to_owned();
-    let endpoint = endpoint(face, &head.method, &path);
+    let endpoint = elsewhere.or_else(|| endpoint(face, &head.method, &path));
     let mut fault = None;
     if let Some(endpoint) = endpoint {
         let mut state = cluster.state();
@@ -125,18 +167,21 @@ async fn answer(
         Some(Fault::Truncated) => return Ok(raw(200, "application/json", "{\"access_token\": \"sha256~")),
         Some(Fault::Missing | Fault::Contradiction) | None => {}
     }
+    if elsewhere.is_some() {
+        return Ok(raw(100, "", ""));
+    }
     if face == Face::Api
         && !endpoint.is_some_and(is_added)
         && path != SERVING
         && let Some(behind) = cluster.behind()
     {
-        return forward(&behind, &head, &body).await;
+        return forward(&behind, head, body).await;
     }
     let mut state = cluster.state();
     let now = SystemTime::now() + state.advance;
     if face == Face::Oauth {
         let query = head.uri.query().unwrap_or_default();
-        let question = Question { method: &head.method, path: &path, query, headers: &head.headers, body: &body };
+        let question = Question { method: &head.method, path: &path, query, headers: &head.headers, body };
         return Ok(oauth::answer(&mut state, &question, now));
     }
     if endpoint == Some(Endpoint::Discovery) {
@@ -170,10 +215,12 @@ async fn answer(
         }
         None => status(403, "forbidden"),
         Some(own @ (Endpoint::Users | Endpoint::SelfReviews | Endpoint::AccessTokens)) => {
-            own::answer(&mut state, own, &caller, &head.method, &path, &body)
+            own::answer(&mut state, own, &caller, &head.method, &path, body)
         }
         // These have been answered.
         Some(Endpoint::Discovery | Endpoint::Authorize | Endpoint::Token) => missing(),
+        Some(Endpoint::WorkloadLists | Endpoint::WorkloadWatches) => missing(),
+        Some(Endpoint::Apis) => objects::groups(&state.objects),
         Some(Endpoint::Projects) if matches!(fault, Some(Fault::Missing)) => {
             if may("list", "project.openshift.io", "projects") { missing() } else { status(403, "forbidden") }
         }
@@ -184,8 +231,8 @@ async fn answer(
             status(403, "forbidden")
         }
         Some(Endpoint::Namespaces) if !may("list", "", "namespaces") => status(403, "forbidden"),
-        Some(Endpoint::TokenReviews | Endpoint::Webhook) => token_review(&mut state, &body),
-        Some(Endpoint::AccessReviews) => access_review(&state, &body, matches!(fault, Some(Fault::Contradiction))),
+        Some(Endpoint::TokenReviews | Endpoint::Webhook) => token_review(&mut state, body),
+        Some(Endpoint::AccessReviews) => access_review(&state, body, matches!(fault, Some(Fault::Contradiction))),
         Some(Endpoint::Namespaces) => list(state.namespaces.iter().map(String::as_str), "NamespaceList"),
         Some(Endpoint::Projects) => {
             if caller

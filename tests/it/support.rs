@@ -4,6 +4,7 @@ pub mod browser;
 pub mod issuer;
 mod process;
 mod tap;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -214,6 +215,7 @@ impl Drop for Gate {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
+        watch::look_at(&self.stage.audit);
     }
 }
 
@@ -297,6 +299,7 @@ pub async fn gate(more: &str) -> Gate {
 
 /// Starts with further configuration anywhere.
 pub async fn gate_with(more: More<'_>) -> Gate {
+    watch::begin();
     let stage = stage(more, [0, 0]).await;
     let path = stage.config.clone();
     let loaded = config::load(&path).unwrap_or_else(|problems| panic!("{problems:?}"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use perses_sidecar_stack::http::{Answer, Http};
+use perses_sidecar_stack::secrets;
 
 use super::{Gate, More, gate_with};
 
@@ -79,6 +80,7 @@ impl Browser {
         for line in answer.headers.get_all("set-cookie") {
             let line = line.to_str().unwrap();
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            secrets::note(value);
             self.seen.push(line.to_owned());
             if line.ends_with("; Max-Age=0") {
                 self.jar.remove(name);

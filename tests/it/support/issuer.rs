@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use perses_sidecar::encoding::base64url;
 use perses_sidecar_stack::openshift::{Certificates, Cluster, random_text};
+use perses_sidecar_stack::secrets::note;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -184,9 +185,11 @@ async fn answer(
             if state.manner.refreshes {
                 let refresh = random_text(40);
                 state.refresh.insert(refresh.clone(), user);
+                note(&refresh);
                 state.minted.push(refresh.clone());
                 tokens["refresh_token"] = json!(refresh);
             }
+            note(&token);
             state.minted.push(token);
             reply(200, tokens.to_string())
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use perses_sidecar_stack::http::Http;
 use tokio::net::TcpStream;
 
+use super::watch::look_at;
 use super::{More, Stage, stage};
 
 pub struct Process {
@@ -21,6 +22,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        look_at(&self.stage.config.with_file_name("log"));
+        look_at(&self.stage.audit);
     }
 }
 

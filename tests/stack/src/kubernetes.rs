@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::ground::PEOPLE;
 use crate::http::{Answer, Https};
 use crate::openshift::{Certificates, OpenShift, Rule, SIDECAR, Subject, random_text};
+use crate::secrets;
 use crate::servers::{self, Server};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -293,10 +294,10 @@ impl Kubernetes {
         }
         let body = json!({ "spec": { "audiences": audiences, "expirationSeconds": 3600 } });
         let answer = self.admin.post(&format!("{accounts}/{name}/token"), &body).await?;
-        answer.json()["status"]["token"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| io::Error::other(format!("no token: {}", answer.text())))
+        let token = answer.json()["status"]["token"].as_str().map(str::to_owned);
+        let token = token.ok_or_else(|| io::Error::other(format!("no token: {}", answer.text())))?;
+        secrets::note(&token);
+        Ok(token)
     }
 
     /// Such a token that ends `seconds` from now, which may be negative.
@@ -304,7 +305,9 @@ impl Kubernetes {
     /// # Errors
     /// As above.
     pub async fn account_token_ending(&self, namespace: &str, name: &str, seconds: i64) -> io::Result<String> {
-        token::ending_in(&self.account_token(namespace, name, &[]).await?, seconds, &self.key)
+        let token = token::ending_in(&self.account_token(namespace, name, &[]).await?, seconds, &self.key)?;
+        secrets::note(&token);
+        Ok(token)
     }
 
     /// Deletes a service account; its tokens end.

@@ -299,7 +299,7 @@ impl Cluster {
     /// Lets somebody log in.
     pub fn set_password(&self, user: &str, password: &str) {
         let mut state = self.state();
-        state.oauth.minted.push(password.to_owned());
+        state.oauth.keep(password);
         state.oauth.passwords.insert(user.to_owned(), password.to_owned());
     }
 
@@ -317,7 +317,7 @@ impl Cluster {
     /// A client that an administrator makes.
     pub fn add_client(&self, id: &str, client: OAuthClient) {
         let mut state = self.state();
-        state.oauth.minted.push(client.secret.clone());
+        state.oauth.keep(&client.secret);
         state.oauth.clients.insert(id.to_owned(), client);
     }
 

@@ -14,6 +14,7 @@ use crate::ground::{Ground, Kind};
 use crate::http::Http;
 use crate::openshift::{Certificates, OpenShift, SIDECAR, Subject};
 use crate::overlay::lay_over;
+use crate::secrets;
 use crate::servers::{self, Server};
 
 /// What may be chosen.
@@ -236,6 +237,36 @@ impl World {
         Ok(server)
     }
 
+    /// Looks for every secret of this process in what the sidecar, Perses and Prometheus wrote; gives how many bytes were
+    /// looked through.
+    ///
+    /// # Errors
+    /// The line that has one, and who wrote it.
+    pub fn without_secrets(&self, sidecar: &Server) -> Result<usize, String> {
+        let audit = std::fs::read_to_string(self.folder.join("audit.log")).unwrap_or_default();
+        let texts = [
+            ("the log", sidecar.output()),
+            ("the audit", audit),
+            ("Perses", self.perses.output()),
+            ("Prometheus", self.prometheus.output()),
+        ];
+        for (name, text) in &texts {
+            if let Some(line) = secrets::found_in(text) {
+                return Err(format!("a secret stands in what {name} says: {line}"));
+            }
+        }
+        Ok(texts.iter().map(|(_, text)| text.len()).sum())
+    }
+
+    /// The sidecar's command line behind its own name, in its most talkative way.
+    #[must_use]
+    pub fn talkative_arguments(&self) -> Vec<String> {
+        let mut arguments = self.sidecar_arguments();
+        arguments.pop();
+        arguments.push("trace".to_owned());
+        arguments
+    }
+
     /// The sidecar's command line behind its own name.
     #[must_use]
     pub fn sidecar_arguments(&self) -> Vec<String> {
@@ -286,6 +317,7 @@ async fn populate(ground: &Ground) -> io::Result<BTreeMap<&'static str, Person>>
             if let Some(stand_in) = ground.stand_in() {
                 stand_in.cluster().set_password(name, &password);
             }
+            secrets::note(ground.token(name));
             (name, Person { password, token: ground.token(name).to_owned() })
         })
         .collect())

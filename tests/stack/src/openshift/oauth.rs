@@ -100,8 +100,14 @@ pub(super) struct Oauth {
 impl Oauth {
     pub(super) fn mint(&mut self, prefix: &str, length: usize) -> String {
         let text = format!("{prefix}{}", random_text(length));
-        self.minted.push(text.clone());
+        self.keep(&text);
         text
+    }
+
+    /// Keeps in mind what nobody may write down.
+    pub(super) fn keep(&mut self, secret: &str) {
+        crate::secrets::note(secret);
+        self.minted.push(secret.to_owned());
     }
 
     /// RFC 8414 as far as the real one follows it; nothing when the document is missing.

@@ -85,8 +85,8 @@ async fn ask(stage: &Stage, backend: &str, question: &Question, direct: Option<&
 async fn cached_answers_are_those_of_the_backend_to_the_byte() {
     let number = |name: &str, default: u64| std::env::var(name).ok().map_or(default, |text| text.parse().unwrap());
     let (count, seed) = (number("CACHED_REQUESTS", 10_000), number("CACHED_SEED", 7));
-    let (stage, thanos) = thanos::stage().await;
-    let stage = Stage { http: Http::default(), ..stage };
+    let (mut stage, thanos) = thanos::stage().await;
+    stage.http = Http::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     // What is older than this has settled, here and there.
     let last = (now - 300) * 1000;

@@ -1,5 +1,7 @@
 //! A world with the sidecar's own binary in it.
 
+use std::time::Duration;
+
 use perses_sidecar_stack::http::{Answer, Http};
 use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::world::{Options, World};
@@ -13,8 +15,21 @@ pub(crate) struct Stage {
 
 pub(crate) async fn stage(options: Options) -> Stage {
     let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
-    let sidecar = world.start_sidecar(&servers::sidecar()).await.unwrap();
+    let log = world.folder.join("sidecar.log");
+    let sidecar = Server::start(&servers::sidecar(), &world.talkative_arguments(), &log, &[]).unwrap();
+    sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
     Stage { world, sidecar, http: Http::default() }
+}
+
+/// Whatever a test was about, nobody has written down a secret meanwhile.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Err(found) = self.world.without_secrets(&self.sidecar)
+            && !std::thread::panicking()
+        {
+            panic!("{found}");
+        }
+    }
 }
 
 impl Stage {

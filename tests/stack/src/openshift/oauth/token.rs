@@ -14,7 +14,9 @@ pub(super) fn token(state: &mut State, question: &Question<'_>, now: SystemTime)
     let pairs = question.pairs();
     let get = |name: &str| value(&pairs, name).filter(|value| !value.is_empty());
     // The other side's secret, but one to look for all the same.
-    state.oauth.minted.extend(get("code_verifier").map(str::to_owned));
+    if let Some(verifier) = get("code_verifier") {
+        state.oauth.keep(verifier);
+    }
     match get("grant_type") {
         Some("authorization_code") => {}
         Some("refresh_token" | "password" | "client_credentials" | "assertion") => {

@@ -4,6 +4,16 @@ use std::fmt::Write as _;
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
+/// With padding, as PEM and the Kubernetes API have it.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    let mut out = base64url(bytes).replace('-', "+").replace('_', "/");
+    while !out.len().is_multiple_of(4) {
+        out.push('=');
+    }
+    out
+}
+
 /// Base64 for URLs, without padding.
 #[must_use]
 pub fn base64url(bytes: &[u8]) -> String {

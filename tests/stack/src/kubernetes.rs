@@ -114,11 +114,13 @@ impl Kubernetes {
     /// What an administrator does before the sidecar can work.
     async fn furnish(&self) -> io::Result<()> {
         self.add_namespace("perses").await?;
-        let manifest = fs::read_to_string(servers::checkout().join("manifests/rbac.yaml"))?;
-        for document in manifest.split("\n---\n") {
-            let kind = document.lines().find_map(|line| line.strip_prefix("kind: ")).unwrap_or_default();
-            let path = format!("{RBAC}/{}s", kind.to_lowercase());
-            self.admin.done("POST", &path, "application/yaml", document.to_owned()).await?;
+        for file in ["roles/roles.yaml", "components/tenant/binding.yaml"] {
+            let manifest = fs::read_to_string(servers::checkout().join("manifests").join(file))?;
+            for document in manifest.split("\n---\n") {
+                let kind = document.lines().find_map(|line| line.strip_prefix("kind: ")).unwrap_or_default();
+                let path = format!("{RBAC}/{}s", kind.to_lowercase());
+                self.admin.done("POST", &path, "application/yaml", document.to_owned()).await?;
+            }
         }
         // Every OpenShift has this role, and every Kubernetes with a metrics server: who views a namespace reads its
         // metrics.

@@ -7,6 +7,7 @@ pub mod http;
 pub mod kubernetes;
 pub mod openshift;
 mod overlay;
+pub mod pod;
 pub mod secrets;
 pub mod servers;
 pub mod thanos;

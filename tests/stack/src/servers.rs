@@ -17,6 +17,8 @@ pub const PROMETHEUS: &str = "0.316.0";
 pub const KUBERNETES: &str = "1.37.2";
 /// As above; the newest that the Go of [`PROMETHEUS`] builds.
 pub const THANOS: &str = "0.42.4";
+/// As above.
+pub const KUSTOMIZE: &str = "5.8.1";
 
 /// Where the stack keeps its files: `target/stack` of this checkout.
 #[must_use]
@@ -57,7 +59,7 @@ struct Recipe {
 const PERSES_BINARIES: &[(&str, &str)] =
     &[("perses", "github.com/perses/perses/cmd/perses"), ("percli", "github.com/perses/perses/cmd/percli")];
 
-const RECIPES: [Recipe; 5] = [
+const RECIPES: [Recipe; 6] = [
     Recipe { tools: "perses-0.54", version: PERSES[0], binaries: PERSES_BINARIES, tags: "", vendor: true },
     Recipe { tools: "perses-0.53", version: PERSES[1], binaries: PERSES_BINARIES, tags: "", vendor: true },
     Recipe {
@@ -66,6 +68,7 @@ const RECIPES: [Recipe; 5] = [
         binaries: &[
             ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
             ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
         ],
         tags: "",
         vendor: false,
@@ -86,6 +89,13 @@ const RECIPES: [Recipe; 5] = [
         version: THANOS,
         binaries: &[("thanos", "github.com/thanos-io/thanos/cmd/thanos")],
         tags: "slicelabels",
+        vendor: false,
+    },
+    Recipe {
+        tools: "kustomize",
+        version: KUSTOMIZE,
+        binaries: &[("kustomize", "sigs.k8s.io/kustomize/kustomize/v5")],
+        tags: "",
         vendor: false,
     },
 ];
@@ -129,6 +139,10 @@ fn build(recipe: &Recipe, say: &dyn Fn(&str)) -> io::Result<()> {
         fs::write(embed, "package ui\n\nimport \"embed\"\n\nvar embedFS embed.FS\n")?;
     }
     for (binary, package) in recipe.binaries {
+        // Of a recipe that has grown, what is missing.
+        if store().join(format!("{binary}-{}", recipe.version)).exists() {
+            continue;
+        }
         let out = folder.join(binary);
         let out = out.to_string_lossy();
         let tags = format!("-tags={}", recipe.tags);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use perses_sidecar_stack::encoding::base64;
 use perses_sidecar_stack::http::Answer;
 use perses_sidecar_stack::kubernetes::Kubernetes;
 use perses_sidecar_stack::openshift::Certificates;
@@ -45,12 +46,12 @@ impl Stage {
         .unwrap();
         let mut stage = Self { cluster, webhook: None, folder, pairs, ports };
         // The rights that are shipped, for the account whose token the webhook has here.
-        let rights = fs::read_to_string(servers::checkout().join("manifests/webhook/rbac.yaml")).unwrap();
+        let rights = fs::read_to_string(servers::checkout().join("manifests/base/rights.yaml")).unwrap();
         let rights = rights.replace(
             "    name: perses-sidecar-webhook\n    namespace: perses-sidecar-system",
             "    name: perses-sidecar\n    namespace: perses",
         );
-        for (document, plural) in rights.split("\n---\n").zip(["clusterroles", "clusterrolebindings"]) {
+        for (document, plural) in rights.split("\n---\n").skip(1).zip(["clusterroles", "clusterrolebindings"]) {
             let path = format!("/apis/rbac.authorization.k8s.io/v1/{plural}");
             let answer = stage.cluster.ask("POST", &path, "application/yaml", document.to_owned()).await.unwrap();
             assert_eq!(answer.status, 201, "{}", answer.text());
@@ -113,7 +114,7 @@ impl Stage {
 
     /// Applies a manifest as it is shipped, with this process for the Service that it names.
     async fn register(&self, file: &str) {
-        let text = fs::read_to_string(servers::checkout().join("manifests/webhook").join(file)).unwrap();
+        let text = fs::read_to_string(servers::checkout().join("manifests").join(file)).unwrap();
         let bundle = base64(format!("{}{}", self.pairs[0].ca, self.pairs[1].ca).as_bytes());
         for document in text.split("\n---\n") {
             let mut lines = Vec::new();
@@ -161,18 +162,6 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let group = (0..3).fold(0_usize, |group, at| group << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
-        for at in 0..4 {
-            out.push(if at > chunk.len() { '=' } else { char::from(LETTERS[group >> (18 - 6 * at) & 63]) });
-        }
-    }
-    out
 }
 
 fn golden() -> PathBuf {
@@ -223,8 +212,8 @@ fn case(number: &str, name: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_on_a_real_api_server() {
     let mut stage = Stage::start().await;
-    stage.register("mutating.yaml").await;
-    stage.register("validating.yaml").await;
+    stage.register("base/mutating.yaml").await;
+    stage.register("base/validating.yaml").await;
     let usual = case("01", "usual");
     stage
         .until("the webhooks are called", "armed", &usual, |status, pod| {
@@ -237,7 +226,7 @@ async fn pods_on_a_real_api_server() {
     the_resource_of_perses(&stage).await;
 
     // Without the first webhook the second says no, and without both the guard does.
-    stage.register("guard.yaml").await;
+    stage.register("base/guard.yaml").await;
     stage.forget("mutatingwebhookconfigurations", "perses-sidecar").await;
     let message = |answer: &Value| answer["message"].as_str().unwrap_or_default().to_owned();
     stage
@@ -255,7 +244,7 @@ async fn pods_on_a_real_api_server() {
 
     // The webhook is down.
     stage.forget("validatingadmissionpolicybindings", "perses-sidecar-guard").await;
-    stage.register("mutating.yaml").await;
+    stage.register("base/mutating.yaml").await;
     stage.until("the webhook is called again", "armed", &usual, |status, _| status == 201).await;
     stage.webhook = None;
     let (status, answer) = stage.create("armed", &usual, true).await;
@@ -428,7 +417,7 @@ async fn the_resource_of_perses(stage: &Stage) {
             "versions": [version("v1alpha2", true), version("v1alpha1", false)] },
     });
     stage.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition, 201).await;
-    stage.register("perses-resource.yaml").await;
+    stage.register("components/perses-resource/webhook.yaml").await;
     let perses = json!({ "apiVersion": "perses.dev/v1alpha2", "kind": "Perses", "metadata": { "name": "p" },
         "spec": { "metadata": { "annotations": { "perses-sidecar.io/inject": "true" } } } });
     let began = Instant::now();

@@ -41,7 +41,7 @@ fn overlays_are_whole() {
 }
 
 /// What somebody else makes: the cluster, cert-manager or service-ca, and people by docs/install.md.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "perses-sidecar-webhook-tls",
     "perses-sidecar-tls",
     "perses-sidecar-keys",
@@ -51,6 +51,7 @@ const ELSEWHERE: [&str; 8] = [
     "kube-root-ca.crt",
     // Of base, which is applied first.
     "perses-sidecar",
+    "perses-sidecar-workloads",
 ];
 
 fn what_it_refers_to_is_there(overlay: &str, object: &Value, there: &dyn Fn(&str, &str) -> bool) {

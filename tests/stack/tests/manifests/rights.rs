@@ -75,7 +75,7 @@ async fn make_workloads(cluster: &Kubernetes) {
             define(cluster, (group, bare, kind, plural)).await;
         }
         let spec = json!({ "clusterQueue": "all", "template": { "spec": { "restartPolicy": "Never",
-            "containers": [{ "name": "c", "image": "registry.example/c:1" }] } } });
+            "containers": [{ "name": "c", "image": "registry.example/c:1", "resources": { "limits": { "nvidia.com/gpu": "1" } } }] } } });
         let object = json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "one" }, "spec": spec });
         let path = format!("/apis/{version}/namespaces/team-a/{plural}");
         let began = Instant::now();

@@ -60,6 +60,8 @@ pub async fn run(
     ready: impl FnOnce(&Ports),
 ) -> Result<(), String> {
     let began = Instant::now();
+    // First of all: what changes from here on is noticed.
+    let mut watcher = Watcher::new(path, loaded.files, LOOK, loaded.again);
     let metrics = Arc::new(Metrics::new());
     let refused = refused_templates(&loaded.templates);
     let Config { fixed, live: settings } = loaded.config;
@@ -161,7 +163,6 @@ pub async fn run(
         tls: tls_sender,
         reload: reload_sender,
     };
-    let mut watcher = Watcher::new(path, loaded.files, LOOK, loaded.again);
     tokio::pin!(stop);
     loop {
         tokio::select! {

@@ -35,6 +35,8 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Ports),
 ) -> Result<(), String> {
+    // First of all: what changes from here on is noticed.
+    let mut watcher = Watcher::new(path, loaded.files, LOOK, loaded.again);
     let metrics = Arc::new(Metrics::new());
     let settings = loaded.config;
     let (webhook, admin) = (bind("webhook", settings.listen).await?, bind("admin", settings.admin).await?);
@@ -71,7 +73,6 @@ pub async fn run(
     tracing::info!(webhook = %ports.webhook, admin = %ports.admin, "Ready");
     ready(&ports);
 
-    let mut watcher = Watcher::new(path, loaded.files, LOOK, loaded.again);
     tokio::pin!(stop);
     loop {
         let reload = tokio::select! {

@@ -24,7 +24,7 @@ use crate::memo::Memo;
 use crate::names::Namespace;
 use crate::promql::Reach;
 use crate::refusal::{Reason, Refusal};
-use crate::route::{GlobalCall, Guarded, Never, Project, ProjectCall, ScopedCall, Source};
+use crate::route::{GalleryCall, GlobalCall, Guarded, Never, Project, ProjectCall, ScopedCall, Source, WorkloadsCall};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
 use confined::Confinements;
 
@@ -160,6 +160,22 @@ impl Access {
                     Err(Refusal::new(Reason::Forbidden, "you may read your own permissions only"))
                 }
             }
+            // Who may read the dashboards of a namespace reads of its workloads there anyway.
+            Guarded::Workloads(call) => match call {
+                WorkloadsCall::List { project: None, .. } => {
+                    Ok(Scope::Listed(self.namespaces(caller, Listing::Of(Resource::Dashboards)).await?))
+                }
+                WorkloadsCall::List { project: Some(project), .. } | WorkloadsCall::Read { project, .. } => {
+                    self.in_project(caller, project, &[(Verb::Get, Resource::Dashboards)]).await
+                }
+            },
+            Guarded::Gallery(call) => match call {
+                GalleryCall::Show(_) => {
+                    Ok(Scope::Listed(self.namespaces(caller, Listing::Of(Resource::Dashboards)).await?))
+                }
+                // The project stands in the form.
+                GalleryCall::Make => Ok(Scope::Unsettled),
+            },
             Guarded::Project(call) => match call {
                 ProjectCall::List(_) => Ok(Scope::Listed(self.namespaces(caller, Listing::Projects).await?)),
                 // The name stands in the body; `Grant::settle` asks again with it.

@@ -412,7 +412,7 @@ fn build(
     };
     let (shared_access, watched) = (Arc::clone(&access), Arc::clone(&workloads));
     Ok(Live {
-        catalog: Catalog::new(Arc::clone(&perses), shared_access, watched, &settings),
+        catalog: Catalog::new(Arc::clone(&perses), shared_access, watched, &fixed.api_prefix, &settings),
         queries: Queries::new(Arc::clone(&perses), clients, &settings, cache, Arc::clone(metrics)),
         perses,
         config: settings,

@@ -7,10 +7,12 @@ mod own;
 mod projects;
 mod rendered;
 mod scoped;
+mod workloads;
 
 use std::sync::Arc;
 
 pub use own::{Places, whom};
+pub use workloads::Shelf;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -36,6 +38,8 @@ pub struct Catalog {
     perses: Arc<Perses>,
     lists: Lists,
     rendered: Rendered,
+    /// `perses.api_prefix`, for links.
+    prefix: String,
     access: Arc<Access>,
     /// Backends that show themselves as global datasources.
     shown: Vec<config::VirtualDatasource>,
@@ -104,13 +108,20 @@ impl Brought<'_> {
 impl Catalog {
     /// Answers for this Perses.
     #[must_use]
-    pub fn new(perses: Arc<Perses>, access: Arc<Access>, workloads: Arc<Workloads>, live: &config::Live) -> Self {
+    pub fn new(
+        perses: Arc<Perses>,
+        access: Arc<Access>,
+        workloads: Arc<Workloads>,
+        prefix: &str,
+        live: &config::Live,
+    ) -> Self {
         let library = live.dashboards.enabled.then(|| Arc::clone(&live.dashboards.library));
         let lists = Lists::new(Arc::clone(&perses), live.cache.mode == config::CacheMode::Enforce);
         Self {
             perses,
             lists,
             rendered: Rendered { workloads, library },
+            prefix: prefix.to_owned(),
             access,
             shown: live.backends.iter().filter_map(|backend| backend.datasource.clone()).collect(),
             migrations: Semaphore::new(live.limits.migrations),
@@ -151,6 +162,7 @@ impl Catalog {
         match grant.route().clone() {
             Guarded::UserWhoami => own::user_whoami(&grant),
             Guarded::Permissions(_) => self.permissions(&grant).await,
+            Guarded::Workloads(call) => self.workloads(&grant, &call),
             Guarded::Project(call) => self.project(grant, &call, &brought).await,
             Guarded::Scoped(kind, call) => self.scoped(grant, kind, &call, &brought).await,
             Guarded::Global(kind, call) => self.global(&grant, kind, &call, &brought).await,
@@ -166,7 +178,7 @@ impl Catalog {
                     self.perses.file(grant.request(Bytes::new())?, brought.accept_encoding).await?;
                 Ok(Reply::file(status, &headers, stream))
             }
-            Guarded::Whoami | Guarded::Metrics(..) | Guarded::Never(_) => {
+            Guarded::Whoami | Guarded::Gallery(_) | Guarded::Metrics(..) | Guarded::Never(_) => {
                 Err(Refusal::internal("not a route of the catalog"))
             }
         }

@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod door;
+mod gallery;
 mod journal;
 
 use std::net::IpAddr;
@@ -158,6 +159,11 @@ async fn journey(
     if let Guarded::Metrics(..) = grant.route() {
         let form = body::form(head, body, &live.config.limits).await?;
         return live.queries.answer(&grant, head.uri.query().unwrap_or(""), &form).await;
+    }
+    if let Guarded::Gallery(call) = grant.route() {
+        let call = call.clone();
+        let form = body::form(head, body, &live.config.limits).await?;
+        return gallery::answer(live, fixed, journal, grant, &call, form).await;
     }
     if matches!(grant.route(), Guarded::Whoami) {
         body::none(&body)?;

@@ -74,6 +74,10 @@ pub enum Open {
 pub enum Guarded {
     /// `/-/whoami`
     Whoami,
+    /// `/-/api/v1/workloads…`
+    Workloads(WorkloadsCall),
+    /// `/-/gallery`
+    Gallery(GalleryCall),
     /// `/api/v1/user/whoami`
     UserWhoami,
     /// `/api/v1/users/:name/permissions`; the name as asked, decoded.
@@ -100,6 +104,47 @@ pub enum Guarded {
     OwnMetrics,
     /// Something of Perses that nobody may do through us; the word says what.
     Never(Never),
+}
+
+/// What to tell of workloads. Kinds and names are those of the cluster, not yet looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkloadsCall {
+    /// All that the caller may see.
+    List {
+        /// `namespace`: of one project only.
+        project: Option<Project>,
+        /// `kind`: of one kind only.
+        kind: Option<String>,
+    },
+    /// One.
+    Read {
+        /// Its project.
+        project: Project,
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What to do in the gallery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GalleryCall {
+    /// Look around.
+    Show(Wanted),
+    /// A new dashboard; what it shall be stands in the form.
+    Make,
+}
+
+/// What a page of the gallery begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// `project`: this one only.
+    pub project: Option<Project>,
+    /// `template`: the one to be used.
+    pub template: Option<String>,
+    /// `workload`: its name, or kind and name.
+    pub workload: Option<String>,
 }
 
 /// Parts of Perses that are closed for everybody.
@@ -317,6 +362,8 @@ pub const WORDS: &[&str] = &[
     "callback",
     "logout",
     "whoami",
+    "workloads",
+    "gallery",
     "user_whoami",
     "permissions",
     "project",
@@ -376,6 +423,8 @@ impl Guarded {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Whoami => "whoami",
+            Self::Workloads(_) => "workloads",
+            Self::Gallery(_) => "gallery",
             Self::UserWhoami => "user_whoami",
             Self::Permissions(_) => "permissions",
             Self::Project(_) => "project",
@@ -402,7 +451,9 @@ impl Guarded {
             }
             Self::Global(_, call) => matches!(call, GlobalCall::Create | GlobalCall::Update(_)),
             Self::View | Self::Migrate | Self::Validate(_) => true,
+            Self::Gallery(call) => matches!(call, GalleryCall::Make),
             Self::Whoami
+            | Self::Workloads(_)
             | Self::UserWhoami
             | Self::Permissions(_)
             | Self::Plugins
@@ -468,6 +519,7 @@ impl PersesRequest {
     pub fn guarded(route: &Guarded) -> Option<Self> {
         Some(match route {
             Guarded::Whoami | Guarded::UserWhoami | Guarded::Permissions(_) => return None,
+            Guarded::Workloads(_) | Guarded::Gallery(_) => return None,
             Guarded::Metrics(..) | Guarded::Never(_) => return None,
             Guarded::Project(call) => match call {
                 ProjectCall::List(query) => Self::new(Method::GET, format!("/api/v1/projects{}", query.write())),

@@ -12,7 +12,9 @@ use crate::config::Backend;
 use crate::identity::Caller;
 use crate::promql::{self, Confined, Reach};
 use crate::refusal::Refusal;
-use crate::route::{Guarded, PersesRequest, Project, ProjectCall, Scoped, ScopedCall, Source, Validate};
+use crate::route::{
+    GalleryCall, Guarded, PersesRequest, Project, ProjectCall, Scoped, ScopedCall, Source, Validate, WorkloadsCall,
+};
 
 /// What a grant reaches.
 #[derive(Clone, Debug)]
@@ -112,6 +114,11 @@ impl Grant {
             Guarded::Scoped(kind, ScopedCall::CreateAnywhere) => {
                 (Verb::Create, Resource::of(*kind), Guarded::Scoped(*kind, ScopedCall::Create(project.clone())))
             }
+            Guarded::Gallery(GalleryCall::Make) => (
+                Verb::Create,
+                Resource::Dashboards,
+                Guarded::Scoped(Scoped::Dashboards, ScopedCall::Create(project.clone())),
+            ),
             Guarded::Project(ProjectCall::Create) => (Verb::Create, Resource::Dashboards, self.route.clone()),
             Guarded::View | Guarded::Validate(Validate::Dashboards) => {
                 (Verb::Get, Resource::Dashboards, self.route.clone())
@@ -283,6 +290,9 @@ impl Grant {
                 ScopedCall::ListAll(_) | ScopedCall::CreateAnywhere => None,
             },
             Guarded::Metrics(Source::Project(project, _) | Source::Dashboard(project, ..), _) => Some(project),
+            Guarded::Workloads(
+                WorkloadsCall::List { project: Some(project), .. } | WorkloadsCall::Read { project, .. },
+            ) => Some(project),
             _ => None,
         }
     }

@@ -41,6 +41,8 @@ const GLOBAL_SCOPES: [(&str, Resource); 3] = [
 
 /// Where the UI tells people to go.
 pub struct Places {
+    /// The page of what runs, where workloads are looked for.
+    pub gallery: Option<String>,
     /// The page about oneself.
     pub profile: String,
     /// The page that ends a session, for those who have one.
@@ -57,7 +59,11 @@ pub fn whom(contact: &str) -> &str {
 
 /// One line of Markdown for the UI's home page: it has no entry of its own for a session that is not Perses'.
 fn greeting(name: &str, places: &Places) -> String {
-    let mut line = format!("Logged in as **{}** · [profile]({})", plain(name), places.profile);
+    let mut line = format!("Logged in as **{}**", plain(name));
+    if let Some(gallery) = &places.gallery {
+        line.push_str(&format!(" · [what runs]({gallery})"));
+    }
+    line.push_str(&format!(" · [profile]({})", places.profile));
     if let Some(logout) = &places.logout {
         line.push_str(&format!(" · [log out]({logout})"));
     }
@@ -224,11 +230,15 @@ mod tests {
 
     #[test]
     fn names_are_text_in_markdown_too() {
-        let places =
-            Places { profile: "/-/whoami".to_owned(), logout: Some("/-/logout".to_owned()), contact: String::new() };
+        let places = Places {
+            gallery: Some("/-/gallery".to_owned()),
+            profile: "/-/whoami".to_owned(),
+            logout: Some("/-/logout".to_owned()),
+            contact: String::new(),
+        };
         assert_eq!(
             greeting("kube:admin", &places),
-            "Logged in as **kube\\:admin** · [profile](/-/whoami) · [log out](/-/logout)"
+            "Logged in as **kube\\:admin** · [what runs](/-/gallery) · [profile](/-/whoami) · [log out](/-/logout)"
         );
         let hostile = greeting("[x](javascript:alert(1))<img src=x>\n# a", &Places { logout: None, ..places });
         assert!(!hostile.contains("](javascript") && !hostile.contains("<img") && !hostile.contains('\n'), "{hostile}");

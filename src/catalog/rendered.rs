@@ -175,7 +175,8 @@ pub(super) fn list(stored: Listed, rendered: Vec<Dashboard>, query: &ListQuery) 
     let mut out = stored.text;
     if query.metadata_only == Some(true) {
         for dashboard in &rendered {
-            part(&mut out, &dashboard.template.render_entry(&dashboard.workload));
+            comma(&mut out);
+            dashboard.template.write_entry(&dashboard.workload, &mut out);
         }
     } else if !rendered.is_empty() {
         return Reply::json_edited(StatusCode::OK, Box::pin(Whole { out, rest: rendered.into_iter(), ended: false }));
@@ -184,12 +185,11 @@ pub(super) fn list(stored: Listed, rendered: Vec<Dashboard>, query: &ListQuery) 
     Reply::json(StatusCode::OK, out)
 }
 
-fn part(out: &mut String, text: &str) {
-    // The one bracket that opened the list.
+/// Unless nothing stands there but the bracket that opened the list.
+fn comma(out: &mut String) {
     if out != "[" {
         out.push(',');
     }
-    out.push_str(text);
 }
 
 /// A list of whole dashboards, as it is read.
@@ -210,7 +210,10 @@ impl http_body::Body for Whole {
         let mut out = std::mem::take(&mut self.out);
         while out.len() < PIECE {
             match self.rest.next() {
-                Some(dashboard) => part(&mut out, &dashboard.template.render(&dashboard.workload)),
+                Some(dashboard) => {
+                    comma(&mut out);
+                    out.push_str(&dashboard.template.render(&dashboard.workload));
+                }
                 None => {
                     out.push(']');
                     self.ended = true;

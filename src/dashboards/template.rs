@@ -136,27 +136,36 @@ impl Template {
     /// name of the workload is cut.
     #[must_use]
     pub fn dashboard_name(&self, workload: &Workload) -> String {
-        let mut name = format!("dashboard-{}-{}-", self.order, self.name);
-        if workload.kind != Kind::Project {
-            let room = LONGEST_NAME - name.len() - 1 - HASH;
-            let cut: String = workload.name.as_str().chars().take(room).collect();
-            name.push_str(cut.trim_end_matches(['-', '.']));
-            name.push('-');
-        }
-        name.push_str(&self.hash(workload.kind, workload.name.as_str()));
+        let mut name = String::with_capacity(LONGEST_NAME);
+        self.write_name(workload, &mut name);
         name
     }
 
+    /// The same, behind whatever stands in `out`.
+    fn write_name(&self, workload: &Workload, out: &mut String) {
+        let start = out.len();
+        let _ = write!(out, "dashboard-{}-{}-", self.order, self.name);
+        if workload.kind != Kind::Project {
+            let room = LONGEST_NAME - (out.len() - start) - 1 - HASH;
+            // All of it is ASCII.
+            let name = workload.name.as_str();
+            out.push_str(name[..name.len().min(room)].trim_end_matches(['-', '.']));
+            out.push('-');
+        }
+        out.extend(self.hash(workload.kind, workload.name.as_str()));
+    }
+
     /// Eight letters, to tell what was cut or stands in another kind. FNV-1a, 64 bits: no secret and no proof, a checksum.
-    fn hash(&self, kind: Kind, name: &str) -> String {
+    fn hash(&self, kind: Kind, name: &str) -> [char; HASH] {
         let name = if kind == Kind::Project { "" } else { name };
-        let bytes = [self.name.as_str(), kind.word(), name].join("\0");
-        let hash = bytes
-            .bytes()
+        let parts = [self.name.as_str(), "\0", kind.word(), "\0", name];
+        let hash = parts
+            .iter()
+            .flat_map(|part| part.bytes())
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         // The low bits of the last bytes are mixed least, so the high half is folded in.
         let hash = hash ^ (hash >> 29);
-        (0..HASH).map(|at| char::from(b"abcdefghijkmnpqrstuvwxyz23456789"[(hash >> (5 * at)) as usize & 31])).collect()
+        std::array::from_fn(|at| char::from(b"abcdefghijkmnpqrstuvwxyz23456789"[(hash >> (5 * at)) as usize & 31]))
     }
 
     /// The workload whose dashboard has this name, if it is one of this template and its name was not cut; for a link to
@@ -176,7 +185,7 @@ impl Template {
                     Workload::gone(target.kind, namespace.clone(), WorkloadName::parse(name)?, engine)
                 }
             };
-            let right = self.hash(workload.kind, workload.name.as_str()) == hash;
+            let right = hash.chars().eq(self.hash(workload.kind, workload.name.as_str()));
             (right && (name.is_none() || workload.kind != Kind::Project)).then_some(workload)
         })
     }
@@ -204,16 +213,21 @@ impl Template {
     #[must_use]
     pub fn render_entry(&self, workload: &Workload) -> String {
         let mut out = String::with_capacity(512);
-        self.metadata(workload, &mut out);
-        out.push_str("{\"display\":{\"name\":\"");
-        self.display.run(workload, &mut out);
-        out.push_str("\"}}}");
+        self.write_entry(workload, &mut out);
         out
+    }
+
+    /// The same, behind whatever stands in `out`.
+    pub fn write_entry(&self, workload: &Workload, out: &mut String) {
+        self.metadata(workload, out);
+        out.push_str("{\"display\":{\"name\":\"");
+        self.display.run(workload, out);
+        out.push_str("\"}}}");
     }
 
     fn metadata(&self, workload: &Workload, out: &mut String) {
         out.push_str("{\"kind\":\"Dashboard\",\"metadata\":{\"name\":\"");
-        json(&self.dashboard_name(workload), out);
+        self.write_name(workload, out);
         // The same for all replicas and as long as the workload lives.
         let made = super::time::rfc3339(workload.created.unwrap_or(0));
         let _ = write!(out, "\",\"createdAt\":\"{made}\",\"updatedAt\":\"{made}\",\"version\":0,\"project\":\"");

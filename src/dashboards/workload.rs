@@ -355,6 +355,12 @@ impl Workload {
         }
     }
 
+    /// Since when it is in its state, and when it was made, for machines (RFC 3339).
+    #[must_use]
+    pub fn times(&self) -> [Option<String>; 2] {
+        [self.since, self.created].map(|time| time.map(time::rfc3339))
+    }
+
     /// Since when it is in its state, for people, in UTC.
     #[must_use]
     pub fn since_words(&self) -> Option<String> {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 
 use super::body::Outgoing;
 use super::journal::{Journal, Style};
-use super::{Live, door, no_body_for};
+use super::{Live, door, gallery, no_body_for};
 use crate::page::Page;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::{Body, Reply};
@@ -23,7 +23,7 @@ pub(super) fn reply(reply: Reply) -> Response<Body> {
 /// A refusal as its reader can use it. A person who is nobody yet is sent to log in instead; a script never is: it would
 /// follow to a server that does not expect it.
 pub(super) fn refusal(refusal: &Refusal, live: &Live, head: &Parts, journal: &mut Journal) -> Response<Body> {
-    let personal = is_person(head);
+    let personal = is_person(head) || journal.is_form() && gallery::is_read(head);
     if personal
         && refusal.reason() == Reason::NoCredential
         && let Some(login) = &live.login

@@ -91,7 +91,9 @@ pub(super) async fn open(
 /// Where the UI tells people to go.
 fn places(live: &Live, fixed: &config::Fixed, caller: Option<&Arc<Caller>>) -> Places {
     let session = live.login.is_some() && caller.is_some_and(|caller| caller.how().is_session());
+    let shown = live.config.workloads.enabled && live.config.dashboards.enabled;
     Places {
+        gallery: shown.then(|| format!("{}/-/gallery", fixed.api_prefix)),
         profile: format!("{}/-/whoami", fixed.api_prefix),
         logout: session.then(|| format!("{}/-/logout", fixed.api_prefix)),
         contact: live.config.contact.clone(),
@@ -259,7 +261,7 @@ fn told(ended: &Ended) -> &'static str {
 }
 
 /// Whether somebody reads the answer to a form.
-fn wants_page(head: &Parts) -> bool {
+pub(super) fn wants_page(head: &Parts) -> bool {
     let accept = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     head.headers.get("sec-fetch-mode").map_or_else(|| accept.contains("text/html"), |mode| mode == "navigate")
 }

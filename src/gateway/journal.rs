@@ -11,7 +11,9 @@ use crate::catalog::{Effect, Named};
 use crate::dial::DialError;
 use crate::identity::Caller;
 use crate::refusal::{Reason, Refusal};
-use crate::route::{Door, Global, GlobalCall, Guarded, ProjectCall, Route, Scoped, ScopedCall, Source};
+use crate::route::{
+    Door, GalleryCall, Global, GlobalCall, Guarded, ProjectCall, Route, Scoped, ScopedCall, Source, WorkloadsCall,
+};
 use crate::telemetry::audit::{Audit, Record};
 use crate::telemetry::metrics::Metrics;
 
@@ -96,6 +98,11 @@ impl Journal {
     /// Who it is, once that is known.
     pub(super) fn known(&self) -> Option<&Arc<Caller>> {
         self.caller.as_ref()
+    }
+
+    /// Whether a form of ours was sent.
+    pub(super) fn is_form(&self) -> bool {
+        matches!(self.route, Some(Guarded::Gallery(GalleryCall::Make)))
     }
 
     /// What a body turned out to be about.
@@ -193,6 +200,7 @@ impl Journal {
             Some(Guarded::Scoped(..) | Guarded::Global(..) | Guarded::Project(_)) => {
                 self.method != Method::GET && self.method != Method::HEAD
             }
+            Some(Guarded::Gallery(call)) => matches!(call, GalleryCall::Make),
             Some(Guarded::Migrate | Guarded::Validate(_)) => false,
             Some(_) => false,
         }
@@ -268,6 +276,19 @@ fn facts(route: &Guarded) -> Facts {
                 }
             }
         }
+        Guarded::Gallery(call) => {
+            facts.resource = matches!(call, GalleryCall::Make).then_some("dashboards");
+        }
+        Guarded::Workloads(call) => match call {
+            WorkloadsCall::List { project, .. } => {
+                facts.verb = Some("list");
+                facts.namespace = project.as_ref().map(|project| project.as_str().to_owned());
+            }
+            WorkloadsCall::Read { project, name, .. } => {
+                facts.namespace = Some(project.as_str().to_owned());
+                facts.name = Some(name.clone());
+            }
+        },
         Guarded::Whoami
         | Guarded::UserWhoami
         | Guarded::Permissions(_)

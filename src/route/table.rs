@@ -5,8 +5,8 @@ use http::Method;
 use super::form::{Form, FormError, read_bool};
 use super::metrics::{self, Proxied};
 use super::{
-    Callback, Door, Global, GlobalCall, Guarded, ListQuery, Never, Open, Project, ProjectCall, Route, Scoped,
-    ScopedCall, StaticPath, Target, Validate, path,
+    Callback, Door, GalleryCall, Global, GlobalCall, Guarded, ListQuery, Never, Open, Project, ProjectCall, Route,
+    Scoped, ScopedCall, StaticPath, Target, Validate, Wanted, WorkloadsCall, path,
 };
 use crate::names::{ObjectName, Secret};
 use crate::refusal::{Reason, Refusal};
@@ -61,6 +61,24 @@ pub(super) fn find(method: &Method, received: &str, query: &str, prefix: &str) -
             _ => Err(Refusal::method("GET, HEAD, POST")),
         },
         ["-", "whoami"] => get_only(method, Route::Guarded(Guarded::Whoami)),
+        ["-", "api", "v1", "workloads"] => get_only(method, Route::Guarded(Guarded::Workloads(workloads(query)?))),
+        ["-", "api", "v1", "workloads", namespace, kind, name] => {
+            no_query(query)?;
+            let call = WorkloadsCall::Read {
+                project: project(namespace)?,
+                kind: word_of_cluster(kind)?,
+                name: word_of_cluster(name)?,
+            };
+            get_only(method, Route::Guarded(Guarded::Workloads(call)))
+        }
+        ["-", "gallery"] => match *method {
+            Method::GET | Method::HEAD => Ok(Route::Guarded(Guarded::Gallery(GalleryCall::Show(wanted(query)?)))),
+            Method::POST => {
+                no_query(query)?;
+                Ok(Route::Guarded(Guarded::Gallery(GalleryCall::Make)))
+            }
+            _ => Err(Refusal::method("GET, HEAD, POST")),
+        },
         ["metrics"] => get_only(method, Route::Guarded(Guarded::OwnMetrics)),
         ["plugins", _, ..] => get_only(method, Route::Guarded(Guarded::PluginFile(static_path(segments)?))),
         [first, ..] if NOT_UI.iter().any(|word| word.eq_ignore_ascii_case(first)) => Err(Refusal::unknown_route()),
@@ -226,6 +244,59 @@ fn callback(query: &str) -> Result<Callback, Refusal> {
             error: take("error")?,
             issuer: take("iss")?,
         })
+    };
+    read().map_err(|error| malformed_query(&error))
+}
+
+/// The longest name of an object of a cluster.
+const LONGEST_OF_CLUSTER: usize = 253;
+
+/// A kind or name of the cluster, by its letters.
+fn is_of_cluster(text: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    !text.is_empty() && text.len() <= LONGEST_OF_CLUSTER && text.bytes().all(letter)
+}
+
+fn word_of_cluster(segment: &str) -> Result<String, Refusal> {
+    let good = is_of_cluster(segment).then(|| segment.to_owned());
+    good.ok_or_else(|| Refusal::new(Reason::MalformedPath, "not a kind or name of the cluster"))
+}
+
+fn workloads(query: &str) -> Result<WorkloadsCall, Refusal> {
+    let read = || -> Result<WorkloadsCall, FormError> {
+        let mut form = Form::parse(query)?;
+        let project = match form.take("namespace")?.filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => Some(Project::parse(&text).ok_or(FormError::Value("namespace", "a name of a namespace"))?),
+        };
+        let kind = form.take("kind")?.filter(|text| !text.is_empty());
+        if kind.as_deref().is_some_and(|kind| !is_of_cluster(kind)) {
+            return Err(FormError::Value("kind", "a kind of the cluster"));
+        }
+        let kind = kind.map(std::borrow::Cow::into_owned);
+        form.finish()?;
+        Ok(WorkloadsCall::List { project, kind })
+    };
+    read().map_err(|error| malformed_query(&error))
+}
+
+fn wanted(query: &str) -> Result<Wanted, Refusal> {
+    let read = || -> Result<Wanted, FormError> {
+        let mut form = Form::parse(query)?;
+        let project = match form.take("project")?.filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => Some(Project::parse(&text).ok_or(FormError::Value("project", "a name of a project"))?),
+        };
+        let mut text = |name: &'static str| -> Result<Option<String>, FormError> {
+            let value = form.take(name)?.filter(|text| !text.is_empty());
+            match value {
+                Some(text) if text.len() > 300 => Err(FormError::Value(name, "at most 300 characters")),
+                value => Ok(value.map(std::borrow::Cow::into_owned)),
+            }
+        };
+        let (template, workload) = (text("template")?, text("workload")?);
+        form.finish()?;
+        Ok(Wanted { project, template, workload })
     };
     read().map_err(|error| malformed_query(&error))
 }

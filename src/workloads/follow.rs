@@ -28,6 +28,8 @@ const GOOD: Duration = Duration::from_secs(10);
 /// For so long we may be refused before what is known is forgotten: an API server that starts refuses everybody for a
 /// moment.
 const REFUSED: Duration = Duration::from_secs(10);
+/// And for so long before we ask less often.
+const SELDOM: Duration = Duration::from_secs(60);
 
 /// Why something has ended.
 enum End {
@@ -80,7 +82,7 @@ pub(super) async fn follow(known: Arc<Known>, cluster: Arc<Cluster>, source: Sou
             Ok(version) => version,
             Err(end) => {
                 follower.trouble(&end);
-                follower.pause.wait().await;
+                follower.rest().await;
                 continue;
             }
         };
@@ -101,7 +103,7 @@ pub(super) async fn follow(known: Arc<Known>, cluster: Arc<Cluster>, source: Sou
                 }
                 end => {
                     follower.trouble(&end);
-                    follower.pause.wait().await;
+                    follower.rest().await;
                 }
             }
         }
@@ -242,6 +244,15 @@ impl Follower {
                 );
             }
             End::Failed(cause) => tracing::debug!(kind, namespace, cause, "Workloads still cannot be followed"),
+        }
+    }
+
+    /// Waits before the next try. A right that was missing for a minute is asked for once a minute.
+    async fn rest(&mut self) {
+        if self.refused.is_some_and(|since| since.elapsed() >= SELDOM) {
+            tokio::time::sleep(SELDOM).await;
+        } else {
+            self.pause.wait().await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Failures in a row.
 #[derive(Default)]

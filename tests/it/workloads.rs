@@ -1,5 +1,6 @@
 //! Workloads come, change and go; their dashboards stand beside the stored ones, for those alone who may see them.
 
+mod api;
 mod discovery;
 mod rendered;
 

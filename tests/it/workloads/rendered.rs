@@ -36,7 +36,7 @@ async fn a_workload_has_a_dashboard_for_those_who_may_see_its_project_and_for_no
 
     // Those who have no right in team-a see what they would see without any workload.
     for (token, projects) in [(&grace, "team-b"), (&eve, "none")] {
-        for list in ["/api/v1/dashboards", "/api/v1/dashboards?metadata_only=true"] {
+        for list in ["/api/v1/dashboards", "/api/v1/dashboards?metadata_only=true", "/-/api/v1/workloads"] {
             assert_eq!(gate.get(token, list).await.text(), "[]", "{projects} {list}");
         }
         gate.upstream.take();

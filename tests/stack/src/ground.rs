@@ -128,6 +128,18 @@ impl Ground {
         Ok(())
     }
 
+    /// Stores an object of a kind, which is served from then on.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn put_object(&self, object: &serde_json::Value) -> io::Result<()> {
+        match self {
+            Self::StandIn(stand_in, _) => stand_in.cluster().put_object(object.clone()),
+            Self::Real(real) => real.put_object(object).await?,
+        }
+        Ok(())
+    }
+
     /// Adds a cluster role.
     ///
     /// # Errors

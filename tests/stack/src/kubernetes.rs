@@ -41,8 +41,23 @@ pub struct Kubernetes {
     // In the order in which they are stopped.
     controllers: Server,
     server: Server,
+    /// How the API server is started.
+    start: StartServer,
     _etcd: Server,
     _data: Scratch,
+}
+
+/// The API server's program and what it is told.
+struct StartServer {
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+}
+
+impl StartServer {
+    fn start(&self) -> io::Result<Server> {
+        Server::start(&self.program, &self.arguments, &self.log, &[])
+    }
 }
 
 /// A folder that goes with this value: etcd's files are large and tell nothing afterwards.
@@ -91,7 +106,8 @@ impl Kubernetes {
             more = reviewed_by(&stand_in, folder)?;
             front = Some(stand_in);
         }
-        let server = start_server(&program, &etcd_url, port, folder, &more)?;
+        let start = start_server(&program, &etcd_url, port, folder, &more);
+        let server = start.start()?;
         let admin = Admin { https: Https::new(&url, &ca)?, token: admin_token.clone() };
         admin.ready(&server).await?;
         let controllers = startcontrollers(&controllers, &url, &admin_token, folder)?;
@@ -104,6 +120,7 @@ impl Kubernetes {
             tokens,
             controllers,
             server,
+            start,
             _etcd: etcd,
             _data: Scratch(folder.join("etcd")),
         };
@@ -199,6 +216,72 @@ impl Kubernetes {
     #[must_use]
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Kills the API server, which leaves nobody a word.
+    pub fn kill_server(&self) {
+        self.server.signal("KILL");
+    }
+
+    /// Starts it again, where it was and with what it knew; with a certificate of a new authority, which the same file
+    /// names, if that is wanted.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_server_again(&mut self, with_new_authority: bool) -> io::Result<()> {
+        if with_new_authority {
+            let certificates = Certificates::make(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?;
+            fs::write(self.folder.join("server.crt"), &certificates.certificate)?;
+            fs::write(self.folder.join("server.key"), &certificates.key)?;
+            fs::write(self.folder.join("ca.crt"), &certificates.ca)?;
+            self.admin.https = Https::new(&self.url, &certificates.ca)?;
+        }
+        self.server = self.start.start()?;
+        self.admin.ready(&self.server).await
+    }
+
+    /// Serves the kind of an object, as a CRD without a schema does, and stores the object with its status.
+    ///
+    /// # Errors
+    /// As the API server says.
+    pub async fn put_object(&self, object: &Value) -> io::Result<()> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (api, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+        let (group, version) = api.split_once('/').unwrap_or_default();
+        let plural = kind.to_lowercase() + "s";
+        let list = format!("/apis/{api}/namespaces/{}/{plural}", text(&object["metadata"]["namespace"]));
+        if self.admin.send("GET", &format!("{list}?limit=1"), "", String::new()).await?.status == 404 {
+            self.serve(group, version, &plural, &kind).await?;
+        }
+        let one = format!("{list}/{}", text(&object["metadata"]["name"]));
+        let known = self.admin.send("GET", &one, "", String::new()).await?;
+        if known.status == 404 {
+            return self.admin.post(&list, object).await.map(drop);
+        }
+        let mut object = object.clone();
+        object["metadata"]["resourceVersion"] = known.json()["metadata"]["resourceVersion"].clone();
+        self.admin.done("PUT", &one, "application/json", object.to_string()).await.map(drop)
+    }
+
+    async fn serve(&self, group: &str, version: &str, plural: &str, kind: &str) -> io::Result<()> {
+        let schema = json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
+        let names = json!({ "plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List") });
+        let body = json!({
+            "metadata": { "name": format!("{plural}.{group}") },
+            "spec": {
+                "group": group, "scope": "Namespaced", "names": names,
+                "versions": [{ "name": version, "served": true, "storage": true, "schema": schema }],
+            },
+        });
+        self.admin.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &body).await?;
+        for _ in 0..300 {
+            let path = format!("/apis/{group}/{version}/{plural}?limit=1");
+            if self.admin.send("GET", &path, "", String::new()).await?.status == 200 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(io::Error::other(format!("{plural}.{group} is not served within 30 s")))
     }
 
     /// The token of one of [`PEOPLE`].
@@ -404,7 +487,7 @@ fn reviewed_by(stand_in: &OpenShift, folder: &Path) -> io::Result<Vec<String>> {
     ])
 }
 
-fn start_server(program: &Path, etcd: &str, port: u16, folder: &Path, more: &[String]) -> io::Result<Server> {
+fn start_server(program: &Path, etcd: &str, port: u16, folder: &Path, more: &[String]) -> StartServer {
     let file = |name: &str| folder.join(name).display().to_string();
     let arguments = [
         format!("--etcd-servers={etcd}"),
@@ -424,7 +507,7 @@ fn start_server(program: &Path, etcd: &str, port: u16, folder: &Path, more: &[St
         "--disable-admission-plugins=ServiceAccount".to_owned(),
     ];
     let arguments = [&arguments[..], more].concat();
-    Server::start(program, &arguments, &folder.join("kube-apiserver.log"), &[])
+    StartServer { program: program.to_owned(), arguments, log: folder.join("kube-apiserver.log") }
 }
 
 fn startcontrollers(program: &Path, url: &str, token: &str, folder: &Path) -> io::Result<Server> {

@@ -62,6 +62,7 @@ async fn run(flags: &Flags) -> io::Result<ExitCode> {
         ui: flags.ui.clone(),
         config: flags.config.clone(),
         quick: flags.check,
+        workloads: true,
         ..Options::default()
     };
     let world = World::start(&options, &say).await?;
@@ -107,6 +108,10 @@ fn introduce(world: &World, binary: &Path, sidecar: Option<&Server>) {
         (
             "dashboards of all my projects",
             format!("curl -s -H \"Authorization: Bearer $GRACE\" '{gateway}/api/v1/dashboards?metadata_only=true'"),
+        ),
+        (
+            "what runs in my projects, and its dashboards",
+            format!("curl -s -H \"Authorization: Bearer $ADA\" {gateway}/-/api/v1/workloads"),
         ),
         (
             "a query, confined to my namespaces",

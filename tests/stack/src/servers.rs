@@ -251,6 +251,16 @@ impl Server {
         line.split_whitespace().nth(1)?.parse().ok()
     }
 
+    /// Processor time that it has used.
+    #[must_use]
+    pub fn used(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // Behind the name, which may hold anything: user and system time, in hundredths of a second.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+        Some(Duration::from_millis(ticks * 10))
+    }
+
     /// What it has written.
     #[must_use]
     pub fn output(&self) -> String {

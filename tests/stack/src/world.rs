@@ -32,6 +32,8 @@ pub struct Options {
     pub plugins: Option<PathBuf>,
     /// A folder that Perses serves as its web UI.
     pub ui: Option<PathBuf>,
+    /// With the demo's workloads in the cluster.
+    pub workloads: bool,
     /// Keys that are laid over the demo's configuration.
     pub config: Option<PathBuf>,
     /// Shorter staleness bounds, so that a tour need not wait for a minute.
@@ -100,6 +102,9 @@ impl World {
 
         let ground = Ground::start(options.cluster, &folder.join("cluster"), say).await?;
         let people = populate(&ground).await?;
+        for object in options.workloads.then(crate::workloads::all).unwrap_or_default() {
+            ground.put_object(&object).await?;
+        }
         say("the cluster is ready");
         let (exporter, exporter_port) = export("text/plain; version=0.0.4", data::exposition).await?;
         let (prometheus, prometheus_url) = start_prometheus(&prometheus, &blocks, &folder, exporter_port).await?;

@@ -52,6 +52,10 @@ fn obey(cluster: &Cluster, request: &Request<Incoming>) -> (bool, String) {
         "tokens" => return (true, cluster.tokens_of(get("user")).len().to_string()),
         "bind" => cluster.bind_role(get("namespace"), get("user"), get("role")),
         "unbind" => cluster.unbind_role(get("namespace"), get("user"), get("role")),
+        "put" => cluster.put_object(serde_json::json!({
+            "apiVersion": get("api"), "kind": get("kind"),
+            "metadata": { "name": get("name"), "namespace": get("namespace") }, "spec": {},
+        })),
         "lifetime" => cluster.set_token_lifetime(get("seconds").parse().ok()),
         "inactivity" => cluster.set_inactivity((!get("seconds").is_empty()).then_some(seconds)),
         "grant" => cluster.set_grant(match get("to") {

@@ -180,8 +180,9 @@ async fn a_real_api_server_and_a_provider() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboards_of_the_published_packages() {
     let (ui, plugins) = built();
-    let options = Options { ui: Some(ui), plugins: Some(plugins), ..Options::default() };
+    let options = Options { ui: Some(ui), plugins: Some(plugins), workloads: true, ..Options::default() };
     let (world, sidecar, file) = world(options).await;
     node(&file, "panels.test.mjs");
+    node(&file, "gallery.test.mjs");
     no_secrets(&world, &sidecar);
 }

@@ -33,19 +33,22 @@ pub struct Limits {
     pub tokens: usize,
     /// Bytes of the confined text.
     pub confined: usize,
-    /// Steps of a subquery; those of nested ones multiply.
+    /// Steps of all subqueries, each over all that is asked of it.
     pub subquery_steps: u64,
+    /// Bytes of the labels that a query makes for one series.
+    pub label_bytes: usize,
+    /// What the repetitions in regular expressions come to when they are written out.
+    pub repetitions: u64,
     /// The step of a subquery that names none.
     pub subquery_default_step_ms: u64,
     /// The longest range and offset.
     pub lookback_ms: u64,
-    /// The request's window, if it has one: how many steps a subquery by `range()` and `step()` takes. Without it the worst
-    /// is assumed.
-    pub window: Option<Window>,
+    /// The request's window, which subqueries are computed over.
+    pub window: Window,
 }
 
-/// What a range request spans, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a range request spans, in milliseconds; an instant one spans nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// From its first point to its last.
     pub range_ms: u64,
@@ -62,10 +65,12 @@ impl Default for Limits {
             selectors: 200,
             tokens: 10_000,
             confined: 1 << 20,
-            subquery_steps: 11_000,
+            subquery_steps: 1_000_000,
+            label_bytes: 64 << 10,
+            repetitions: 5000,
             subquery_default_step_ms: 60_000,
             lookback_ms: 366 * 24 * 3600 * 1000,
-            window: None,
+            window: Window::default(),
         }
     }
 }
@@ -381,6 +386,8 @@ fn write(
     let printed = print::print(&tree, root, (reach, labels), capacity, limits.confined)
         .map_err(|print::TooLong| Error::limit("limits.confined_query", limits.confined as u64, text, 0))?;
     let own = Limits {
+        // They were counted.
+        repetitions: u64::MAX,
         text: limits.confined,
         tokens: limits.tokens.saturating_add(tree.selectors.saturating_mul(8 + labels.rules.len() * 4)),
         ..*limits

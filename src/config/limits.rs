@@ -51,7 +51,7 @@ pub struct Limits {
     /// `limits.logins`, default 64: logins that are being finished at once; more wait for their turn.
     pub logins: usize,
     /// The bounds of PromQL text: `limits.query_text`, `.query_depth`, `.query_operators`, `.query_selectors`,
-    /// `.query_tokens`, `.confined_query`, `.subquery_steps`.
+    /// `.query_tokens`, `.confined_query`, `.subquery_steps`, `.query_label_bytes`, `.query_repetitions`.
     pub promql: promql::Limits,
 }
 
@@ -118,6 +118,8 @@ pub(super) fn read(root: &mut Section<'_>, notes: &mut Notes) -> Limits {
             tokens: section.count("query_tokens", d.promql.tokens, (10, 1_000_000), notes),
             confined: section.size("confined_query", d.promql.confined, (1 << 10, 8 << 20), notes),
             subquery_steps: section.count("subquery_steps", d.promql.subquery_steps, (1, 100_000_000), notes),
+            label_bytes: section.size("query_label_bytes", d.promql.label_bytes, (1 << 10, 16 << 20), notes),
+            repetitions: section.count("query_repetitions", d.promql.repetitions, (1, 1_000_000), notes),
             ..d.promql
         },
     };

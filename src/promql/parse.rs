@@ -8,11 +8,12 @@ mod selector;
 
 use std::borrow::Cow;
 
-use super::functions::{self, aggregation};
+use super::functions::{self, Function, aggregation};
 use super::lex::{Lexeme, Lexer, Token, number_value, unquote, unquote_text};
 use super::tree::{Arguments, Binary, Fill, Group, Grouping, Id, Matching, Node, Op, Run, Tree, Type, UNARY, count};
 use super::words::Word;
 use super::{Error, ErrorKind, Features, Limits};
+use super::{cost, regex};
 
 /// Parses a whole query.
 pub(super) fn parse<'a>(text: &'a str, limits: &Limits, features: Features) -> Result<(Tree<'a>, Id), Error> {
@@ -36,7 +37,16 @@ pub(super) fn parse_into<'a>(
         return Err(Error::new(ErrorKind::Syntax, text, at, "invalid UTF-8 rune"));
     }
     let lexer = Lexer { text, head: Lexeme::NONE, at: 0, seconds: 0.0, tokens: 0, most_tokens: limits.tokens };
-    let mut parser = Parser { lexer, tree, limits, features, operators: 0, given: Vec::new() };
+    let mut parser = Parser {
+        lexer,
+        tree,
+        limits,
+        features,
+        operators: 0,
+        given: Vec::new(),
+        label_calls: Vec::new(),
+        repetitions: 0,
+    };
     parser.advance()?;
     if matches!(parser.lexer.head.token, Token::End) {
         return Err(parser.error_here("no expression found in input"));
@@ -45,7 +55,12 @@ pub(super) fn parse_into<'a>(
     if !matches!(parser.lexer.head.token, Token::End) {
         return Err(parser.unexpected(""));
     }
-    super::cost::steps(&parser.tree, text, limits)?;
+    if parser.tree.subqueries > 0 {
+        cost::steps(&parser.tree, text, limits)?;
+    }
+    if !parser.label_calls.is_empty() {
+        cost::labels(&parser.tree, &parser.label_calls, text, limits)?;
+    }
     Ok((parser.tree, root))
 }
 
@@ -57,6 +72,10 @@ struct Parser<'a, 'l> {
     operators: usize,
     /// The arguments of the calls that are being read, with their positions.
     given: Vec<(Id, usize)>,
+    /// The calls that make labels, with their positions.
+    label_calls: Vec<(Id, usize)>,
+    /// What the repetitions in regular expressions come to.
+    repetitions: u64,
 }
 
 impl<'a> Parser<'a, '_> {
@@ -493,7 +512,28 @@ impl<'a> Parser<'a, '_> {
             self.tree.arguments.extend(self.given.drain(mark..).map(|(id, _)| id));
             Arguments::Many(Run { start, end: count(&self.tree.arguments) })
         };
+        if function.arguments.len() > 3 && cost::makes_labels(function) {
+            self.label_call(function, &arguments, at)?;
+        }
         Ok(self.add(Node::Call { function, arguments }))
+    }
+
+    /// The next node is a call that makes labels.
+    #[cold]
+    fn label_call(&mut self, function: &Function, arguments: &Arguments, at: usize) -> Result<(), Error> {
+        self.label_calls.push((self.tree.nodes.len(), at));
+        let last = self.tree.arguments(arguments).last().map(|id| self.tree.node(*id));
+        if let (Some(Node::Text(pattern)), "label_replace") = (last, function.name) {
+            self.repetitions = self.repetitions.saturating_add(regex::repetitions(pattern));
+        }
+        self.check_repetitions(at)
+    }
+
+    fn check_repetitions(&self, at: usize) -> Result<(), Error> {
+        if self.repetitions > self.limits.repetitions {
+            return Err(Error::limit("limits.query_repetitions", self.limits.repetitions, self.lexer.text, at));
+        }
+        Ok(())
     }
 
     fn aggregate(

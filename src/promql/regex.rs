@@ -1,4 +1,5 @@
-//! Two questions about a regular expression that need no engine: does it match the empty text, and is it a plain list?
+//! Questions about a regular expression that need no engine: does it match the empty text, is it a plain list, and how long is
+//! it when its repetitions are written out?
 
 /// Deeper groups than this are taken for "matches the empty text".
 const DEEPEST: usize = 50;
@@ -121,6 +122,72 @@ fn skip_class(pattern: &[u8], at: &mut usize) {
     }
 }
 
+/// How many more parts an expression has when its counted repetitions are written out. In doubt more than there are.
+pub(super) fn repetitions(pattern: &[u8]) -> u64 {
+    if memchr::memchr(b'{', pattern).is_none() {
+        return 0;
+    }
+    // Of each open group: its parts written out. And all parts as they stand.
+    let mut open = vec![0_u64];
+    let mut plain = 0_u64;
+    let mut at = 0;
+    while let Some(byte) = pattern.get(at) {
+        at += 1;
+        let atom = match byte {
+            b'|' | b'^' | b'$' => continue,
+            b'(' => {
+                skip_flags(pattern, &mut at);
+                open.push(0);
+                continue;
+            }
+            b')' if open.len() > 1 => open.pop().unwrap_or_default(),
+            b'[' => {
+                skip_class(pattern, &mut at);
+                plain += 1;
+                1
+            }
+            b'\\' => {
+                at += 1;
+                plain += 1;
+                1
+            }
+            _ => {
+                plain += 1;
+                1
+            }
+        };
+        let written = atom.saturating_mul(counted(pattern, &mut at));
+        if let Some(parts) = open.last_mut() {
+            *parts = parts.saturating_add(written);
+        }
+    }
+    open.into_iter().fold(0, u64::saturating_add).saturating_sub(plain)
+}
+
+/// Reads the repetitions behind an atom; how often it stands there at most.
+fn counted(pattern: &[u8], at: &mut usize) -> u64 {
+    let mut times = 1_u64;
+    while let Some(byte) = pattern.get(*at) {
+        match byte {
+            b'*' | b'?' | b'+' => *at += 1,
+            b'{' => {
+                let rest = &pattern[*at + 1..];
+                let end = rest.iter().position(|b| !(b.is_ascii_digit() || *b == b',')).unwrap_or(rest.len());
+                if rest.get(end) != Some(&b'}') || !rest[0].is_ascii_digit() {
+                    return times;
+                }
+                let numbers = rest[..end].split(|b| *b == b',').map(|number| {
+                    number.iter().fold(0_u64, |sum, b| sum.saturating_mul(10).saturating_add(u64::from(b - b'0')))
+                });
+                times = times.saturating_mul(numbers.max().unwrap_or_default().max(1));
+                *at += end + 2;
+            }
+            _ => return times,
+        }
+    }
+    times
+}
+
 /// Whether a piece of an expression stands for itself alone: the letters, digits and dashes of Kubernetes names.
 pub(super) fn is_plain_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
@@ -129,6 +196,34 @@ pub(super) fn is_plain_name(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repetitions_are_counted_as_they_are_written_out() {
+        for (pattern, more) in [
+            ("", 0),
+            ("abc", 0),
+            ("a{3}", 2),
+            ("a{3,}", 2),
+            ("a{3,7}", 6),
+            ("a{0}", 0),
+            ("(ab){10}", 18),
+            ("(?:a(b[c{3}]){2}){10}", 48 - 3 + 2),
+            ("[^]{9}]{5}", 4),
+            ("\\.{5}", 4),
+            ("a{x}{", 0),
+            ("a{,3}", 0),
+            ("a{10}{10}", 99),
+            ("a{10}+{10}", 99),
+            ("(((a{10}){10}){10}){10}", 9999),
+            ("((a{5}", 4),
+            ("a){5}", 4),
+        ] {
+            assert_eq!(repetitions(pattern.as_bytes()), more, "{pattern}");
+        }
+        assert_eq!(repetitions("(".repeat(1000).as_bytes()), 0);
+        let deep = format!("{}a{}", "(".repeat(100), "){9}".repeat(100));
+        assert!(repetitions(deep.as_bytes()) > 1 << 60);
+    }
 
     #[test]
     fn expressions_that_match_nothing_at_all_are_found() {

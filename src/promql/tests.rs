@@ -259,8 +259,8 @@ fn limits_say_their_name_and_value() {
     assert!(refused(&format!("up{}", "+up".repeat(501))).contains("query_"));
     assert!(refused(&format!("1{}", "+1".repeat(501))).contains("limits.query_operators, which is 500"));
     assert!(refused(&"-".repeat(60_000)).contains("limits.query_depth"));
-    assert!(refused("max_over_time(up[1w:1s])").contains("limits.subquery_steps, which is 11000"));
-    assert!(refused("max_over_time(max_over_time(up[1h:1s])[1h:1s])").contains("limits.subquery_steps"));
+    assert!(refused("max_over_time(up[1y:1s])").contains("limits.subquery_steps, which is 1000000"));
+    assert!(refused("max_over_time(max_over_time(up[1h:1ms])[1h:1s])").contains("limits.subquery_steps"));
     assert!(refused("up offset 2y").contains("retention"));
     assert!(refused(&" ".repeat(70_000)).contains("limits.query_text"));
     let many = (0..201).map(|_| "up").collect::<Vec<_>>().join(" or ");
@@ -344,11 +344,12 @@ fn errors_say_where_and_what_was_expected() {
         ("up[5q]", "invalid PromQL at character 4: bad number or duration syntax: \"5q\""),
         ("{}", "invalid PromQL at character 1: vector selector must contain at least one non-empty matcher"),
         ("foo(up)", "invalid PromQL at character 1: unknown function with name \"foo\""),
+        ("max_over_time(up[1s:0.0001])", "invalid PromQL at character 21: the step of a subquery is at least 1ms"),
         ("", "invalid PromQL at character 1: no expression found in input"),
         ("\"\u{fc}\" + +", "invalid PromQL at character 8: unexpected end of input"),
         (
-            "max_over_time(up[1w:1s])",
-            "PromQL refused at character 18: the query goes beyond limits.subquery_steps, which is 11000",
+            "max_over_time(up[1y:1s])",
+            "PromQL refused at character 18: the query goes beyond limits.subquery_steps, which is 1000000",
         ),
         (
             "rate(up[2y])",
@@ -357,6 +358,19 @@ fn errors_say_where_and_what_was_expected() {
     ] {
         let error = check(q, &Limits::default(), Features::default()).unwrap_err();
         assert_eq!(error.to_string(), expected, "{q}");
+    }
+}
+
+/// Behind two signs upstream reads on where we would not, and what it reads then may lie in the future.
+#[test]
+fn durations_with_two_signs_stand_in_parentheses() {
+    let asked = |text: &str| confine(text, &reach(&["a"]), &labels(), &Limits::default(), ALL);
+    for bad in ["up offset --5m * -100", "up offset - # a comment\n -5m", "up offset +-5m / up"] {
+        let error = asked(bad).unwrap_err().to_string();
+        assert_eq!(error, "invalid PromQL at character 11: put a duration with two signs into parentheses", "{bad}");
+    }
+    for good in ["up offset -5m * -100", "up offset (--5m * -100)", "up offset -(-5m)", "rate(up[--5m])"] {
+        assert!(asked(good).is_ok(), "{good}");
     }
 }
 

@@ -94,13 +94,9 @@ async fn error(answer: dial::Answer, sent: Option<&[&str]>) -> Refusal {
             Refusal::new(Reason::UpstreamDown, "a part of the metrics backend failed").because(cause)
         }
         400 | 422 => {
-            let words = words.filter(|words| sent.is_some_and(|sent| is_safe(words, sent)));
-            Refusal::new(
-                Reason::UpstreamRefused,
-                words.unwrap_or_else(|| "the metrics backend refused the query".to_owned()),
-            )
-            .with_status(status)
-            .because(cause)
+            let words = words.as_deref().zip(sent).and_then(|(words, sent)| told(words, sent)).map(str::to_owned);
+            let words = words.unwrap_or_else(|| "the metrics backend refused the query".to_owned());
+            Refusal::new(Reason::UpstreamRefused, words).with_status(status).because(cause)
         }
         429 | 503 => {
             let refusal =
@@ -116,6 +112,24 @@ async fn error(answer: dial::Answer, sent: Option<&[&str]>) -> Refusal {
 /// Whether an error tells of what lies behind the query engine: which store, at which address, with which labels.
 fn is_of_storage(words: &str) -> bool {
     ["expanding series", "rpc error", "dial tcp", "Addr: ", "fetch series for"].iter().any(|part| words.contains(part))
+}
+
+/// What of an error's words may be told: without a place in the text that was sent, and of a regular expression, which is
+/// the caller's own, what is wrong with it.
+fn told<'w>(words: &'w str, sent: &[&str]) -> Option<&'w str> {
+    let words = words.find("error parsing regexp: ").map_or(words, |at| &words[at..]);
+    let is_place = |part: &str| {
+        let (line, column) = part.split_once(':').unwrap_or_default();
+        [line, column].iter().all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let (mut behind, mut rest) = (words, words);
+    while let Some((part, next)) = rest.split_once(": ") {
+        if is_place(part) {
+            behind = next;
+        }
+        rest = next;
+    }
+    is_safe(behind, sent).then_some(behind)
 }
 
 /// Whether an error's words say nothing of the text that was sent, nor of who was asked. Parse errors quote and count in a
@@ -202,12 +216,32 @@ mod tests {
     #[test]
     fn errors_that_quote_what_was_sent_are_not_passed_on() {
         let sent = r#"up{namespace=~"team-a|team-b",job="x"}"#;
-        let safe = |words: &str| is_safe(words, &[sent]);
+        let safe = |words: &str| told(words, &[sent]) == Some(words);
         assert!(safe("found duplicate series for the match group {job=\"x\"}; many-to-many matching not allowed"));
         assert!(!safe(&format!("cannot run {sent}")));
         assert!(!safe("unsupported: up{job=\"x\",namespace=~\"team-a|team-b\"}"));
         assert!(!safe("invalid parameter \"query\": 1:5: parse error: unexpected identifier"));
         assert!(!safe("dial http://10.0.0.1:9090"));
         assert!(!safe(&"x".repeat(3000)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_place_in_what_was_sent() {
+        let told = |words: &'static str| told(words, &[r#"up{namespace=~"team-a|team-b",job=~"*"}"#]);
+        for (words, expected) in [
+            (
+                "invalid parameter \"query\": 48:54: duration must be greater than 0",
+                Some("duration must be greater than 0"),
+            ),
+            (
+                "invalid parameter \"query\": 1:8: parse error: error parsing regexp: missing argument to repetition operator: `*`",
+                Some("error parsing regexp: missing argument to repetition operator: `*`"),
+            ),
+            ("1:8: parse error: error parsing regexp: x: `^(?s:team-a|team-b)$`", None),
+            ("1:8: parse error: unexpected \"x\"", None),
+            ("at 10:45: late", Some("at 10:45: late")),
+        ] {
+            assert_eq!(told(words), expected, "{words}");
+        }
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Way {
     pub(super) client: Arc<BackendClient>,
     /// The confined text, if errors may be told in the backend's words.
     pub(super) sent: Option<Vec<String>>,
+    /// Whether lists behind `warnings` and `infos` are what a store says.
+    pub(super) says: bool,
     pub(super) largest: usize,
 }
 
@@ -26,7 +28,8 @@ impl Origin for Way {
             let date = answer.headers.get(header::DATE).and_then(|date| read_date(date.to_str().ok()?));
             let sent: Option<Vec<&str>> = self.sent.as_ref().map(|sent| sent.iter().map(String::as_str).collect());
             let body = answers::whole(answer, sent.as_deref(), self.largest).await?;
-            Ok(Given { body: Edit::whole(body).map_err(answers::nonsense)?, date })
+            let body = if self.says { Edit::whole(body).map_err(answers::nonsense)? } else { body };
+            Ok(Given { body, date })
         })
     }
 }

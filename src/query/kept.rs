@@ -185,8 +185,10 @@ impl Keeping<'_> {
             timeout,
         };
         let (client, largest) = (self.backend, self.queries.limits.answer);
+        // The keys of metadata are names of metrics; what else such an answer says is dropped when it is filtered.
+        let says = kind != CacheKind::Metadata;
         let origin =
-            || -> Arc<dyn cache::Origin> { Arc::new(Way { client: Arc::clone(client), sent: sent(), largest }) };
+            || -> Arc<dyn cache::Origin> { Arc::new(Way { client: Arc::clone(client), sent: sent(), says, largest }) };
         self.queries.cache.answer(&asked, &origin).await
     }
 

@@ -27,6 +27,9 @@ pub(super) enum Endpoint {
 /// The most `match[]` of one request.
 const MOST_SELECTORS: usize = 64;
 
+/// The shortest step in seconds: upstream counts in milliseconds, and divides by none.
+const SHORTEST_STEP: f64 = 0.001;
+
 /// Checked parameters.
 #[derive(Debug, Default)]
 pub(super) struct Params<'a> {
@@ -83,8 +86,8 @@ impl<'a> Params<'a> {
                 let start = start.ok_or_else(|| missing("start"))?;
                 let end = end.ok_or_else(|| missing("end"))?;
                 let step = step.ok_or_else(|| missing("step"))?;
-                if step <= 0.0 {
-                    return Err(FormError::Value("step", "more than zero"));
+                if step < SHORTEST_STEP {
+                    return Err(FormError::Value("step", "at least 1ms"));
                 }
                 if end < start {
                     return Err(FormError::Value("end", "not before start"));
@@ -161,11 +164,11 @@ impl<'a> Params<'a> {
         Ok(())
     }
 
-    /// What a range request spans.
+    /// What a range request spans; any other nothing.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float stops at the ends")]
-    pub(super) fn window(&self) -> Option<Window> {
-        let (start, end, step) = self.range?;
-        Some(Window { range_ms: ((end - start) * 1000.0).ceil() as u64, step_ms: (step * 1000.0).floor() as u64 })
+    pub(super) fn window(&self) -> Window {
+        let Some((start, end, step)) = self.range else { return Window::default() };
+        Window { range_ms: ((end - start) * 1000.0).ceil() as u64, step_ms: (step * 1000.0).floor() as u64 }
     }
 
     /// Adds what is to be sent.

@@ -33,8 +33,18 @@ pub(super) fn quiet(texts: &mut Vec<String>) {
         if !known {
             "partial response".clone_into(text);
         }
+        text.truncate(without_place(text));
     }
     texts.dedup();
+}
+
+/// The length without a place at the end, such as ` (1:23)`: it counts in the text that was sent, which nobody has seen.
+fn without_place(text: &str) -> usize {
+    let place = text.strip_suffix(')').and_then(|text| text.rsplit_once(" ("));
+    let is_place = |inside: &str| {
+        inside.contains(':') && inside.bytes().all(|byte| byte.is_ascii_digit() || byte == b':') && inside.len() > 2
+    };
+    place.filter(|(_, inside)| is_place(inside)).map_or(text.len(), |(before, _)| before.len())
 }
 
 /// The body of an answer with quiet lists. What cannot be read ends in an error, never in a valid end.
@@ -218,6 +228,26 @@ mod tests {
         let first = r#"{"warnings":["10.0.0.1",{"address":"10.0.0.3"}],"status":"success","data":{"warnings":[]}}"#;
         let quiet = r#"{"warnings":["partial response"],"status":"success","data":{"warnings":[]}}"#;
         assert_eq!(in_pieces(first, 5).as_deref(), Ok(quiet));
+    }
+
+    #[test]
+    fn places_in_what_was_sent_are_left_out() {
+        let mut texts = [
+            "PromQL warning: quantile value should be between 0 and 1, got 2 (1:23)",
+            "PromQL info: metric might not be a counter: \"x\" (3:120)",
+            "PromQL info: of (1:x) (:) (12)",
+            "PromQL info: (1:2)x",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        quiet(&mut texts);
+        let expected = [
+            "PromQL warning: quantile value should be between 0 and 1, got 2",
+            "PromQL info: metric might not be a counter: \"x\"",
+            "PromQL info: of (1:x) (:) (12)",
+            "PromQL info: (1:2)x",
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]

@@ -388,3 +388,20 @@ async fn errors_do_not_quote_what_was_sent() {
         }
     }
 }
+
+/// Their names are keys of the answer, and so are those of lists that stores speak in.
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_of_metrics_with_any_name_are_whole() {
+    let gate = gate("").await;
+    let ada = gate.token("ada");
+    let entry = json!([{ "type": "gauge", "help": "h", "unit": "" }]);
+    let known =
+        json!({ "status": "success", "data": { "warnings": entry, "infos": entry, "up": entry, "other": entry } });
+    gate.upstream.answers("GET /api/v1/metadata", 200, &known.to_string());
+    let names = json!({ "status": "success", "data": ["infos", "up", "warnings"] }).to_string();
+    for line in ["POST /api/v1/label/__name__/values", "GET /api/v1/label/__name__/values"] {
+        gate.upstream.answers(line, 200, &names);
+    }
+    let answer = gate.get(&ada, &format!("{BASE}/metadata")).await.json();
+    assert_eq!(answer["data"], json!({ "infos": entry, "up": entry, "warnings": entry }));
+}

@@ -7,7 +7,7 @@ const MINUTE: u64 = 60_000;
 
 fn look(text: &str) -> Analysis {
     let labels = Labels::new("namespace", Vec::new()).unwrap();
-    let window = Some(crate::promql::Window { range_ms: 60 * MINUTE, step_ms: MINUTE });
+    let window = crate::promql::Window { range_ms: 60 * MINUTE, step_ms: MINUTE };
     analyse(text, &labels, 5 * MINUTE, &Limits { window, ..Limits::default() }, Features { experimental: true })
         .unwrap_or_else(|error| panic!("{text}: {error}"))
 }

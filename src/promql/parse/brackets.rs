@@ -27,7 +27,13 @@ impl<'a> Parser<'a, '_> {
             self.lexer.at += 1;
             self.lexer.skip_space();
             if self.lexer.peek_byte() != Some(b']') {
-                step = Some(self.bracket_span(true)?);
+                let at = self.lexer.at;
+                let span = self.bracket_span(true)?;
+                // Upstream counts in milliseconds, and divides by none.
+                if span.seconds.is_some_and(|seconds| seconds < cost::SHORTEST) {
+                    return Err(self.lexer.error(at, "the step of a subquery is at least 1ms"));
+                }
+                step = Some(span);
                 self.lexer.skip_space();
             }
         }
@@ -252,6 +258,10 @@ impl<'a> Parser<'a, '_> {
         self.lexer.skip_space();
         let span = if matches!(self.lexer.peek_byte(), Some(b'-' | b'+')) {
             self.experimental("a duration expression", self.lexer.at)?;
+            // Behind `offset` and two signs upstream takes an operator for a part of the duration, behind one it does not.
+            if depth == 0 {
+                return Err(self.lexer.error(position, "put a duration with two signs into parentheses"));
+            }
             let depth = self.deeper(depth)?;
             self.duration_signed(depth)?
         } else {

@@ -23,6 +23,16 @@ impl<'a> Parser<'a, '_> {
             self.advance()?;
         }
         selector.matchers = Run { start, end: count(&self.tree.matchers) };
+        if self.limits.repetitions < u64::MAX {
+            let repeats = |matcher: &Matcher<'_>| {
+                matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex)
+                    && matcher.value.len() > 3
+                    && memchr::memchr(b'{', &matcher.value).is_some()
+            };
+            if selector.matchers.of(&self.tree.matchers).iter().any(repeats) {
+                self.repeats(&selector)?;
+            }
+        }
         self.check_selector(&selector)?;
         Ok(self.add(Node::Selector(selector)))
     }
@@ -136,6 +146,17 @@ impl<'a> Parser<'a, '_> {
     }
 
     /// What upstream asks of a selector, checked before our own matcher makes it legal.
+    /// Counts the repetitions of a selector's regular expressions.
+    #[cold]
+    fn repeats(&mut self, selector: &Selector<'a>) -> Result<(), Error> {
+        for matcher in selector.matchers.of(&self.tree.matchers) {
+            if matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex) {
+                self.repetitions = self.repetitions.saturating_add(regex::repetitions(&matcher.value));
+            }
+        }
+        self.check_repetitions(selector.position)
+    }
+
     fn check_selector(&self, selector: &Selector<'a>) -> Result<(), Error> {
         let matchers = selector.matchers.of(&self.tree.matchers);
         if selector.name.is_some() {

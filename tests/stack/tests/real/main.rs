@@ -5,6 +5,7 @@
 mod cached;
 mod cluster;
 mod dashboards;
+mod limits;
 mod percli;
 mod perses;
 mod shared;

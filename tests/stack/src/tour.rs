@@ -82,6 +82,13 @@ impl Tour<'_> {
         self.http.get(&format!("{}{path}", self.world.gateway()), self.world.token(who)).await
     }
 
+    /// The status of the answer.
+    async fn delete(&self, who: &str, path: &str) -> io::Result<u16> {
+        let authorization = format!("Bearer {}", self.world.token(who));
+        let url = format!("{}{path}", self.world.gateway());
+        Ok(self.http.send("DELETE", &url, &[("authorization", &authorization)], "").await?.status)
+    }
+
     async fn query(&self, who: &str, query: &str) -> io::Result<Answer> {
         let url = format!("{}/proxy/globaldatasources/prometheus/api/v1/query", self.world.gateway());
         self.http.form(&url, self.world.token(who), &[("query", query)]).await
@@ -90,6 +97,7 @@ impl Tour<'_> {
     async fn all(&mut self) -> io::Result<()> {
         self.lists().await?;
         self.queries().await?;
+        self.workloads().await?;
         self.writes().await?;
         self.revocation().await?;
         self.reload().await
@@ -181,6 +189,74 @@ impl Tour<'_> {
             "nonsense is refused with its place",
             if answer.status == 400 && message.contains("at character") { Ok(()) } else { Err(answer.text()) },
         );
+        Ok(())
+    }
+
+    /// The demo's workloads have dashboards that nobody made.
+    async fn workloads(&mut self) -> io::Result<()> {
+        let list = "/api/v1/dashboards?metadata_only=true";
+        let began = Instant::now();
+        let mut all = names(&self.get("root", list).await?);
+        // Discovery begins with the sidecar, and looks once a second.
+        while all.iter().filter(|name| name.contains("/dashboard-")).count() < 20
+            && began.elapsed() < Duration::from_secs(10)
+        {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            all = names(&self.get("root", list).await?);
+        }
+        let of = |all: &BTreeSet<String>, part: &str| {
+            let found = all.iter().filter(|name| name.contains("/dashboard-") && name.contains(part));
+            found.filter_map(|name| name.split('/').next().map(str::to_owned)).collect::<BTreeSet<_>>()
+        };
+        self.step(
+            "every team's model granite has a dashboard that nobody made",
+            expect(of(&all, "vllm-granite"), set(&["team-a", "team-b", "team-c"])),
+        );
+        let ada = names(&self.get("ada", list).await?);
+        self.step("ada finds those of team-a and team-b", expect(of(&ada, "vllm-granite"), set(&["team-a", "team-b"])));
+        let grace = names(&self.get("grace", list).await?);
+        self.step("grace finds that of team-b", expect(of(&grace, "vllm-granite"), set(&["team-b"])));
+        self.step("and no other of team-a", expect(grace.iter().any(|name| name.starts_with("team-a/")), false));
+        let eve = self.get("eve", list).await?;
+        self.step("eve finds none", expect((eve.status, eve.text()), (200, "[]".to_owned())));
+        let Some(found) = ada.iter().find(|name| name.starts_with("team-a/") && name.contains("vllm-granite")) else {
+            self.step("ada opens one", Err("there is none".to_owned()));
+            return Ok(());
+        };
+        let one = format!("/api/v1/projects/{}", found.replace('/', "/dashboards/"));
+        let answer = self.get("ada", &one).await?;
+        let mut panels = 0;
+        for panel in answer.json()["spec"]["panels"].as_object().into_iter().flatten().map(|(_, panel)| panel) {
+            let query = &panel["spec"]["queries"][0]["spec"]["plugin"]["spec"]["query"];
+            let Some(query) = query.as_str() else { continue };
+            // What the UI makes of it.
+            let query = query.replace("$__rate_interval", "5m").replace("$__range", "1h").replace("$pod", ".*");
+            let answer = self.query("ada", &query).await?;
+            let namespaces = label_values(&answer, "namespace");
+            panels += usize::from(answer.status == 200 && namespaces.iter().all(|namespace| namespace == "team-a"));
+        }
+        self.step(
+            "ada opens one, and its panels ask for team-a",
+            if panels > 3 { Ok(()) } else { Err(format!("{panels} panels")) },
+        );
+        let (there, nowhere) = (self.get("grace", &one).await?, self.get("grace", &format!("{one}x")).await?);
+        let same = there.status == 404 && there.body == nowhere.body;
+        self.step("grace, who may not see team-a, cannot tell whether it is there", expect(same, true));
+        let url = format!("{}{one}", self.world.gateway());
+        let saved = self.http.json("PUT", &url, self.world.token("grace"), &answer.json()).await?.status;
+        self.step("nor save it", expect(saved, 404));
+        let saved = self.http.json("PUT", &url, self.world.token("ada"), &answer.json()).await?.status;
+        let stored = self.http.get(&format!("{}{one}", self.world.perses_url), "none").await?.status;
+        self.step("ada saves it: now it is stored in real Perses", expect((saved, stored), (200, 200)));
+        let deleted = self.delete("ada", &one).await?;
+        let back = self.get("ada", &one).await?;
+        self.step("deletes that: the workload's own is back", expect((deleted, back.body), (204, answer.body.clone())));
+        let hidden = self.delete("ada", &one).await?;
+        let listed = names(&self.get("ada", list).await?).contains(found);
+        self.step("deletes it again: it is hidden", expect((hidden, listed), (204, false)));
+        let restored = self.delete("ada", &one).await?;
+        let listed = names(&self.get("ada", list).await?).contains(found);
+        self.step("and once more: it is shown again", expect((restored, listed), (204, true)));
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod perses;
 mod shared;
 mod stage;
 mod thanos;
+mod workloads;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -35,6 +36,7 @@ async fn contract(options: Options) {
     if version == servers::PERSES[0] {
         dashboards::every_query_finds_data(&stage).await;
     }
+    workloads::beside_the_stored_ones(&stage, version).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +57,17 @@ async fn contract_and_access_on_a_real_api_server() {
     perses::every_route(&stage, servers::PERSES[0]).await;
     perses::every_question_to_a_backend(&stage).await;
     percli::life_of_a_dashboard(&stage, servers::PERSES[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_of_a_real_api_server() {
+    let options = Options { cluster: Kind::Real, quick: true, ..Options::default() };
+    workloads::found_on_a_real_api_server(&mut stage(options).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_long_list_costs() {
+    workloads::what_a_long_list_costs(&stage(Options::default()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +116,7 @@ async fn it_stops_as_it_should() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tour_and_no_token_in_its_log() {
-    let stage = stage(Options { quick: true, ..Options::default() }).await;
+    let stage = stage(Options { quick: true, workloads: true, ..Options::default() }).await;
     let (passed, failed) = tour::walk(&stage.world, &|line| eprintln!("{line}")).await;
     assert!(failed == 0 && passed >= 25, "{passed} passed, {failed} failed");
     let log = stage.sidecar.output();

@@ -295,7 +295,7 @@ impl<'a> Lexer<'a> {
             _ => return None,
         };
         let start = label + length;
-        let end = start + words::printed(&bytes[start..]);
+        let end = start + words::plain(&bytes[start..]);
         if bytes.get(end) != Some(&b'"') {
             return None;
         }

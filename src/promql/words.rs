@@ -129,6 +129,8 @@ const DIGIT: u8 = 8;
 const NUMBER: u8 = 16;
 /// Stands for itself in a string with double quotes.
 const PRINTED: u8 = 32;
+/// As above, and begins no counted repetition of a regular expression.
+const PLAIN: u8 = 64;
 
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
@@ -150,6 +152,9 @@ static CLASSES: [u8; 256] = {
         }
         if byte >= 0x20 && byte < 0x7f && byte != b'"' && byte != b'\\' {
             classes[at] |= PRINTED;
+            if byte != b'{' {
+                classes[at] |= PLAIN;
+            }
         }
         at += 1;
     }
@@ -212,6 +217,11 @@ pub(super) fn number_word(bytes: &[u8]) -> usize {
 /// How many of the first bytes stand for themselves in a string with double quotes.
 pub(super) fn printed(bytes: &[u8]) -> usize {
     run(bytes, PRINTED)
+}
+
+/// How many of them are, besides, no opening brace.
+pub(super) fn plain(bytes: &[u8]) -> usize {
+    run(bytes, PLAIN)
 }
 
 /// Whether a word may be printed as a label's name without quotes.

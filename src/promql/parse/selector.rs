@@ -23,16 +23,6 @@ impl<'a> Parser<'a, '_> {
             self.advance()?;
         }
         selector.matchers = Run { start, end: count(&self.tree.matchers) };
-        if self.limits.repetitions < u64::MAX {
-            let repeats = |matcher: &Matcher<'_>| {
-                matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex)
-                    && matcher.value.len() > 3
-                    && memchr::memchr(b'{', &matcher.value).is_some()
-            };
-            if selector.matchers.of(&self.tree.matchers).iter().any(repeats) {
-                self.repeats(&selector)?;
-            }
-        }
         self.check_selector(&selector)?;
         Ok(self.add(Node::Selector(selector)))
     }
@@ -141,20 +131,20 @@ impl<'a> Parser<'a, '_> {
         let escaped = self.lexer.string()?;
         let value =
             unquote(&self.lexer.text[at..self.lexer.at], escaped).map_err(|message| self.lexer.error(at, message))?;
+        // A value with a brace comes this way.
+        if matches!(op, MatchOp::Regex | MatchOp::NotRegex) && value.contains(&b'{') {
+            self.repeats(&value, selector.position)?;
+        }
         self.tree.matchers.push(Matcher { label, op, value, implied: false });
         Ok(())
     }
 
     /// What upstream asks of a selector, checked before our own matcher makes it legal.
-    /// Counts the repetitions of a selector's regular expressions.
+    /// Counts the repetitions of a regular expression.
     #[cold]
-    fn repeats(&mut self, selector: &Selector<'a>) -> Result<(), Error> {
-        for matcher in selector.matchers.of(&self.tree.matchers) {
-            if matches!(matcher.op, MatchOp::Regex | MatchOp::NotRegex) {
-                self.repetitions = self.repetitions.saturating_add(regex::repetitions(&matcher.value));
-            }
-        }
-        self.check_repetitions(selector.position)
+    fn repeats(&mut self, pattern: &[u8], at: usize) -> Result<(), Error> {
+        self.repetitions = self.repetitions.saturating_add(regex::repetitions(pattern));
+        self.check_repetitions(at)
     }
 
     fn check_selector(&self, selector: &Selector<'a>) -> Result<(), Error> {

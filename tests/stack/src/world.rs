@@ -263,12 +263,12 @@ impl World {
         Ok(texts.iter().map(|(_, text)| text.len()).sum())
     }
 
-    /// The sidecar's command line behind its own name, in its most talkative way.
+    /// The sidecar's command line behind its own name, with another level of the log.
     #[must_use]
-    pub fn talkative_arguments(&self) -> Vec<String> {
+    pub fn arguments_at(&self, level: &str) -> Vec<String> {
         let mut arguments = self.sidecar_arguments();
         arguments.pop();
-        arguments.push("trace".to_owned());
+        arguments.push(level.to_owned());
         arguments
     }
 

@@ -78,7 +78,7 @@ async fn world(options: Options) -> (World, Server, PathBuf) {
     let options = Options { ui: options.ui.or_else(|| Some(plain())), quick: true, ..options };
     let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
     let sidecar =
-        Server::start(&servers::sidecar(), &world.talkative_arguments(), &world.folder.join("sidecar.log"), &[])
+        Server::start(&servers::sidecar(), &world.arguments_at("trace"), &world.folder.join("sidecar.log"), &[])
             .unwrap();
     sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
     let file = world.folder.join("world.json");

@@ -23,7 +23,7 @@ use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::tour;
 use perses_sidecar_stack::world::{Options, World};
 
-use stage::{Stage, stage};
+use stage::{Stage, stage, stage_as_shipped};
 
 /// The contract on both versions of Perses, and on a real API server. Servers are started once for each.
 async fn contract(options: Options) {
@@ -67,7 +67,7 @@ async fn workloads_of_a_real_api_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_long_list_costs() {
-    workloads::what_a_long_list_costs(&stage(Options::default()).await).await;
+    workloads::what_a_long_list_costs(&stage_as_shipped(Options::default()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +91,7 @@ async fn what_it_costs_at_rest_and_what_is_in_it() {
             "the test stack's {word:?} is in it"
         );
     }
-    let stage = stage(Options::default()).await;
+    let stage = stage_as_shipped(Options::default()).await;
     let log = stage.sidecar.output();
     eprintln!("{}", log.lines().find(|line| line.contains("Ready")).unwrap());
     tokio::time::sleep(Duration::from_secs(1)).await;

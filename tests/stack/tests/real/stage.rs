@@ -14,9 +14,18 @@ pub(crate) struct Stage {
 }
 
 pub(crate) async fn stage(options: Options) -> Stage {
+    stage_at("trace", options).await
+}
+
+/// With as few words as it has unless somebody asks for more, where it matters what something costs.
+pub(crate) async fn stage_as_shipped(options: Options) -> Stage {
+    stage_at("info", options).await
+}
+
+async fn stage_at(level: &str, options: Options) -> Stage {
     let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
     let log = world.folder.join("sidecar.log");
-    let sidecar = Server::start(&servers::sidecar(), &world.talkative_arguments(), &log, &[]).unwrap();
+    let sidecar = Server::start(&servers::sidecar(), &world.arguments_at(level), &log, &[]).unwrap();
     sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
     Stage { world, sidecar, http: Http::default() }
 }

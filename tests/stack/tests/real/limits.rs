@@ -37,7 +37,7 @@ async fn no_query_is_the_end_of_a_backend() {
         form.push(("query", &query));
         let answer = stage.form("ada", path, &form).await;
         let text = answer.text();
-        assert_eq!(answer.status, if good { 200 } else { 400 }, "{query:.80}: {text}");
+        assert_eq!(answer.status, if good { 200 } else { 422 }, "{query:.80}: {text}");
         assert!(good || text.contains("limits."), "{query:.80}: {text}");
         let more = stage.world.prometheus.resident().expect("it lives").saturating_sub(before);
         assert!(more < MOST, "{query:.80} costs {more} KiB");

@@ -266,16 +266,13 @@ impl World {
     /// The sidecar's command line behind its own name, with another level of the log.
     #[must_use]
     pub fn arguments_at(&self, level: &str) -> Vec<String> {
-        let mut arguments = self.sidecar_arguments();
-        arguments.pop();
-        arguments.push(level.to_owned());
-        arguments
+        ["run", "--config", &self.config_file.to_string_lossy(), "--log-level", level].map(str::to_owned).to_vec()
     }
 
     /// The sidecar's command line behind its own name.
     #[must_use]
     pub fn sidecar_arguments(&self) -> Vec<String> {
-        ["run", "--config", &self.config_file.to_string_lossy(), "--log-level", "debug"].map(str::to_owned).to_vec()
+        self.arguments_at("debug")
     }
 
     /// What an outside client needs.

@@ -129,7 +129,7 @@ impl Worker {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_had_begun_fails_through_reloads_and_the_stop() {
     let (rate, seconds) = (setting("RELOAD_RATE", 200), setting("RELOAD_SECONDS", 5));
-    let https = crate::support::free_port();
+    let https = perses_sidecar_stack::servers::free_port().unwrap();
     let mut process = Process::start(
         "info",
         More {

@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-pub use process::{Process, free_port};
+pub use process::Process;
 pub use tap::{Mode, Tap};
 
 /// What the upstream was asked.

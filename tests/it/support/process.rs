@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use perses_sidecar_stack::http::Http;
+use perses_sidecar_stack::servers::free_port;
 use tokio::net::TcpStream;
 
 use super::watch::look_at;
@@ -27,16 +28,11 @@ impl Drop for Process {
     }
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Process {
     /// Starts and waits until somebody has been served. `SIDECAR` names another binary, such as an optimised one; `wrap` is
     /// put before its name on the command line.
     pub async fn start(level: &str, more: More<'_>, wrap: &[&str]) -> Self {
-        let ports = [free_port(), free_port()];
+        let ports = [free_port().unwrap(), free_port().unwrap()];
         let stage = stage(more, ports).await;
         let built = || PathBuf::from(env!("CARGO_BIN_EXE_perses-sidecar"));
         let binary = std::env::var_os("SIDECAR").map_or_else(built, PathBuf::from);

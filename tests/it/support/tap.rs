@@ -34,6 +34,8 @@ pub enum Mode {
 pub struct Tap {
     pub port: u16,
     standing: Arc<AtomicUsize>,
+    /// Whether somebody listens.
+    open: watch::Sender<bool>,
     mode: watch::Sender<Mode>,
     target: watch::Sender<u16>,
     tls: watch::Sender<Option<Arc<rustls::ServerConfig>>>,
@@ -42,11 +44,13 @@ pub struct Tap {
 impl Tap {
     /// A way to a port of the loopback that lets bytes pass.
     pub async fn to(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        // It is left and taken again, so no outgoing connection may get it meanwhile.
+        let port = perses_sidecar_stack::servers::free_port().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let tap = Self {
             port,
             standing: Arc::default(),
+            open: watch::channel(true).0,
             mode: watch::channel(Mode::Pass).0,
             target: watch::channel(target).0,
             tls: watch::channel(None).0,
@@ -55,8 +59,12 @@ impl Tap {
         tap
     }
 
+    /// From now on this happens; returns when somebody listens, or nobody does any more.
     pub async fn set(&self, mode: Mode) {
+        let open = mode != Mode::Refuse;
         self.mode.send_replace(mode);
+        let mut opened = self.open.subscribe();
+        let _ = tokio::time::timeout(Duration::from_secs(5), opened.wait_for(|now| *now == open)).await.unwrap();
         self.cleared().await;
     }
 
@@ -91,6 +99,7 @@ impl Tap {
         loop {
             if *modes.borrow_and_update() == Mode::Refuse {
                 listener = None;
+                self.open.send_replace(false);
                 modes.changed().await.unwrap();
                 continue;
             }
@@ -98,6 +107,7 @@ impl Tap {
                 Some(open) => open,
                 None => bind(address).await,
             };
+            self.open.send_replace(true);
             tokio::select! {
                 accepted = open.accept() => {
                     if let Ok((socket, _)) = accepted {

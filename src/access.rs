@@ -175,6 +175,9 @@ impl Access {
                 }
                 // The project stands in the form.
                 GalleryCall::Make => Ok(Scope::Unsettled),
+                GalleryCall::Restore(project, _) => {
+                    self.in_project(caller, project, &[(Verb::Delete, Resource::Dashboards)]).await
+                }
             },
             Guarded::Project(call) => match call {
                 ProjectCall::List(_) => Ok(Scope::Listed(self.namespaces(caller, Listing::Projects).await?)),

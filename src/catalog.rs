@@ -12,6 +12,7 @@ mod workloads;
 use std::sync::Arc;
 
 pub use own::{Places, whom};
+pub use rendered::Hidden;
 pub use workloads::Shelf;
 
 use bytes::Bytes;

@@ -110,20 +110,6 @@ pub struct Entry<'a> {
 /// # Errors
 /// When it is no JSON array.
 pub fn list(body: &[u8]) -> Result<Vec<Entry<'_>>, Malformed> {
-    #[derive(Deserialize)]
-    struct Item<'a> {
-        #[serde(borrow)]
-        metadata: Metadata<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Metadata<'a> {
-        #[serde(borrow)]
-        name: Cow<'a, str>,
-        #[serde(borrow, default)]
-        project: Option<Cow<'a, str>>,
-        #[serde(borrow, default)]
-        tags: Option<Vec<Cow<'a, str>>>,
-    }
     let items: Option<Vec<&RawValue>> =
         serde_json::from_slice(body).map_err(|error| Malformed { message: format!("not a list: {error}") })?;
     Ok(items
@@ -131,10 +117,38 @@ pub fn list(body: &[u8]) -> Result<Vec<Entry<'_>>, Malformed> {
         .into_iter()
         .filter_map(|raw| {
             let item: Item<'_> = serde_json::from_str(raw.get()).ok()?;
-            let hidden = item.metadata.tags.is_some_and(|tags| tags.iter().any(|tag| tag == HIDDEN));
+            let hidden = item.metadata.is_hidden();
             Some(Entry { project: item.metadata.project, name: item.metadata.name, hidden, raw })
         })
         .collect())
+}
+
+/// Whether lists leave an object out that Perses answered by itself.
+#[must_use]
+pub fn is_left_out(object: &[u8]) -> bool {
+    serde_json::from_slice::<Item<'_>>(object).is_ok_and(|item| item.metadata.is_hidden())
+}
+
+#[derive(Deserialize)]
+struct Item<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    project: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    tags: Option<Vec<Cow<'a, str>>>,
+}
+
+impl Metadata<'_> {
+    fn is_hidden(&self) -> bool {
+        self.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == HIDDEN))
+    }
 }
 
 #[cfg(test)]

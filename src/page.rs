@@ -45,6 +45,8 @@ pub struct Card {
     pub lines: Vec<String>,
     /// Where to go, and what that is called. Anything but `/…` and `https://…` is left out.
     pub links: Vec<(String, String)>,
+    /// A button that sends a form by POST: where to, and what it is called.
+    pub button: Option<(String, &'static str)>,
 }
 
 /// A form with a button.
@@ -158,11 +160,7 @@ impl Page {
                 Part::Link(to, called) if is_place(to) => {
                     out.push_str(&format!("<p><a href=\"{}\">{}</a></p>\n", escape(to), escape(called)));
                 }
-                Part::Button(to, called) if is_place(to) => out.push_str(&format!(
-                    "<form method=\"post\" action=\"{}\"><button type=\"submit\">{}</button></form>\n",
-                    escape(to),
-                    escape(called)
-                )),
+                Part::Button(to, called) if is_place(to) => write_button(to, called, &mut out),
                 Part::Heading(text) => out.push_str(&format!("<h2>{}</h2>\n", escape(text))),
                 Part::Cards(cards) => write_cards(cards, &mut out),
                 Part::Form(form) if is_place(&form.to) => write_form(form, &mut out),
@@ -175,6 +173,14 @@ impl Page {
         out.push_str("</main></body></html>\n");
         out
     }
+}
+
+fn write_button(to: &str, called: &str, out: &mut String) {
+    out.push_str(&format!(
+        "<form method=\"post\" action=\"{}\"><button type=\"submit\">{}</button></form>\n",
+        escape(to),
+        escape(called)
+    ));
 }
 
 fn write_cards(cards: &[Card], out: &mut String) {
@@ -196,6 +202,9 @@ fn write_cards(cards: &[Card], out: &mut String) {
             links.map(|(to, called)| format!("<a href=\"{}\">{}</a>", escape(to), escape(called))).collect();
         if !links.is_empty() {
             out.push_str(&format!("<p class=\"ways\">{}</p>", links.join(" ")));
+        }
+        if let Some((to, called)) = card.button.as_ref().filter(|(to, _)| is_place(to)) {
+            write_button(to, called, out);
         }
         out.push_str("</li>\n");
     }
@@ -313,6 +322,7 @@ mod tests {
             mark: Some("<i>".into()),
             lines: vec!["<u>".into()],
             links: vec![("/a".into(), "<s>".into()), ("javascript:alert(1)".into(), "bad".into())],
+            button: Some(("//evil.example/".into(), "bad")),
         };
         let choices = vec![("\"a".to_owned(), "<a>".to_owned()), ("b".to_owned(), "B".to_owned())];
         let form = Form {

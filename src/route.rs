@@ -134,6 +134,8 @@ pub enum GalleryCall {
     Show(Wanted),
     /// A new dashboard; what it shall be stands in the form.
     Make,
+    /// `POST /-/gallery/restore/:project/:name`: the dashboard of a workload that is hidden in a project shows again.
+    Restore(Project, ObjectName),
 }
 
 /// What a page of the gallery begins with.
@@ -519,7 +521,11 @@ impl PersesRequest {
     pub fn guarded(route: &Guarded) -> Option<Self> {
         Some(match route {
             Guarded::Whoami | Guarded::UserWhoami | Guarded::Permissions(_) => return None,
-            Guarded::Workloads(_) | Guarded::Gallery(_) => return None,
+            Guarded::Workloads(_) | Guarded::Gallery(GalleryCall::Show(_) | GalleryCall::Make) => return None,
+            // What hides it goes.
+            Guarded::Gallery(GalleryCall::Restore(project, name)) => {
+                Self::object(Method::DELETE, Scoped::Dashboards, project, name)
+            }
             Guarded::Metrics(..) | Guarded::Never(_) => return None,
             Guarded::Project(call) => match call {
                 ProjectCall::List(query) => Self::new(Method::GET, format!("/api/v1/projects{}", query.write())),

@@ -13,7 +13,8 @@ use crate::identity::Caller;
 use crate::promql::{self, Confined, Reach};
 use crate::refusal::Refusal;
 use crate::route::{
-    GalleryCall, Guarded, PersesRequest, Project, ProjectCall, Scoped, ScopedCall, Source, Validate, WorkloadsCall,
+    GalleryCall, Guarded, ListQuery, PersesRequest, Project, ProjectCall, Scoped, ScopedCall, Source, Validate,
+    WorkloadsCall,
 };
 
 /// What a grant reaches.
@@ -180,6 +181,18 @@ impl Grant {
         Some(Granted(PersesCall { request, body }))
     }
 
+    /// The names of all stored dashboards, for a gallery. What of them may be told, the namespaces of the grant say.
+    #[must_use]
+    pub fn stored_names(&self) -> Option<Granted<PersesCall>> {
+        let (Guarded::Gallery(GalleryCall::Show(_)), Scope::Listed(_)) = (&self.route, &self.scope) else {
+            return None;
+        };
+        let query = ListQuery { metadata_only: Some(true), ..ListQuery::default() };
+        let list = Guarded::Scoped(Scoped::Dashboards, ScopedCall::ListAll(query));
+        let request = PersesRequest::guarded(&list)?;
+        Some(Granted(PersesCall { request, body: Bytes::new() }))
+    }
+
     /// What is stored under the name that the route writes to.
     #[must_use]
     pub fn stored(&self) -> Option<Granted<PersesCall>> {
@@ -292,7 +305,8 @@ impl Grant {
             Guarded::Metrics(Source::Project(project, _) | Source::Dashboard(project, ..), _) => Some(project),
             Guarded::Workloads(
                 WorkloadsCall::List { project: Some(project), .. } | WorkloadsCall::Read { project, .. },
-            ) => Some(project),
+            )
+            | Guarded::Gallery(GalleryCall::Restore(project, _)) => Some(project),
             _ => None,
         }
     }

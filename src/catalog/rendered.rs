@@ -1,29 +1,35 @@
 //! Dashboards of workloads that Perses has not stored: rendered when they are asked for, beside those that it has.
 //!
 //! What is stored under the name of one wins. Whoever saves one makes it stored, which takes the right to create besides;
-//! whoever deletes one stores an empty dashboard of its name with a tag, which lists leave out. Both are undone by deleting
-//! what is stored.
+//! whoever deletes what was saved has the workload's own back. Whoever deletes one that was never saved stores an empty
+//! dashboard of its name with a tag, which lists leave out. Deleting that once more changes nothing, as a client that asks
+//! again after a silence expects; the way back is [`Catalog::restore`].
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::Frame;
 use serde_json::json;
 
-use super::scoped::{Listed, Stored};
+use super::scoped::{Listed, Stored, is_missing};
 use super::{Brought, Catalog, Effect, pass, to_bytes};
 use crate::access::{Access, Grant};
 use crate::dashboards::{Dashboard, Library, Place};
 use crate::dial::DialError;
-use crate::document::HIDDEN;
+use crate::document::{self, HIDDEN};
 use crate::names::{Namespace, ObjectName};
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
 use crate::route::{ListQuery, Project};
+use crate::upstream::PersesAnswer;
 use crate::workloads::Workloads;
+
+/// How long a page waits for Perses to say what is hidden.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of a long list that are written at once.
 const PIECE: usize = 64 << 10;
@@ -125,24 +131,111 @@ impl Catalog {
         };
         let creating = grant.storing(&self.access).await?;
         self.ensure_project(&creating, project).await?;
-        let answer = self.perses.ask(creating.request(to_bytes(&marker(&dashboard, project, name))?)?).await?;
+        let marker = marker(&dashboard, project, name, &self.prefix);
+        let answer = self.perses.ask(creating.request(to_bytes(&marker)?)?).await?;
+        // Somebody else may have been quicker.
+        if answer.status == StatusCode::CONFLICT && self.is_hidden(grant, project, name).await? {
+            return Ok(Some(Reply::empty(StatusCode::NO_CONTENT)));
+        }
         if !answer.status.is_success() {
             return pass(answer).map(Some);
         }
         brought.effect(Effect::Hidden);
         Ok(Some(Reply::empty(StatusCode::NO_CONTENT)))
     }
+
+    /// Whether what is stored under the name of a workload's dashboard hides it.
+    pub(super) async fn is_hidden(&self, grant: &Grant, project: &Project, name: &ObjectName) -> Result<bool, Refusal> {
+        if self.rendered_in(project, name).is_none() {
+            return Ok(false);
+        }
+        let Some(stored) = grant.stored() else { return Ok(false) };
+        let stored = self.perses.ask(stored).await?;
+        Ok(stored.status == StatusCode::OK && document::is_left_out(&stored.body))
+    }
+
+    /// Shows a dashboard again that is hidden in a project; nothing happens to one that is shown.
+    ///
+    /// # Errors
+    /// 404 where there is nothing of that name, 409 where the project has one of its own.
+    pub async fn restore(
+        &self,
+        grant: &Grant,
+        project: &Project,
+        name: &ObjectName,
+        brought: &Brought<'_>,
+    ) -> Result<(), Refusal> {
+        let stored = grant.stored().ok_or_else(|| Refusal::internal("not a route of what is stored"))?;
+        let stored = self.perses.ask(stored).await?;
+        if is_missing(stored.status) {
+            return match self.rendered_in(project, name) {
+                Some(_) => Ok(()),
+                None => Err(Refusal::new(Reason::NotFound, "document not found")),
+            };
+        }
+        if stored.status != StatusCode::OK {
+            return pass(stored).map(drop);
+        }
+        if !document::is_left_out(&stored.body) {
+            return Err(Refusal::new(
+                Reason::Conflict,
+                format!("{name} is not hidden: the project has a dashboard of its own under this name; delete that"),
+            ));
+        }
+        let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
+        if is_missing(answer.status) {
+            return Ok(());
+        }
+        pass(answer)?;
+        brought.effect(Effect::Restored);
+        Ok(())
+    }
+
+    /// What is hidden in these namespaces, by namespace and name, with what it is called. Nothing while Perses does not
+    /// say so soon: a page that tells what runs does not wait for it.
+    pub(super) async fn hidden_in(&self, grant: &Grant, namespaces: &[Namespace]) -> Vec<Hidden> {
+        let Some(call) = grant.stored_names() else { return Vec::new() };
+        let asked = tokio::time::timeout(PATIENCE, self.lists.ask(call)).await;
+        let Ok(Ok(PersesAnswer { status: StatusCode::OK, body, .. })) = asked else { return Vec::new() };
+        let Ok(entries) = document::list(&body) else { return Vec::new() };
+        let mut found: Vec<Hidden> = entries
+            .iter()
+            .filter(|entry| entry.hidden)
+            .filter_map(|entry| {
+                let namespace = namespaces.iter().find(|name| entry.project.as_deref() == Some(name.as_str()))?;
+                let name = ObjectName::parse(&entry.name)?;
+                let of = self.rendered.find(namespace, &name);
+                let title = of.map(|of| of.template.display_name(&of.workload));
+                Some(Hidden { namespace: namespace.clone(), name, title })
+            })
+            .collect();
+        found.sort_unstable_by(|a, b| (&a.namespace, a.name.as_str()).cmp(&(&b.namespace, b.name.as_str())));
+        found
+    }
+}
+
+/// A dashboard that is hidden in a project.
+pub struct Hidden {
+    /// The project's namespace.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: ObjectName,
+    /// What the workload's own is called, unless no template makes it any more.
+    pub title: Option<String>,
 }
 
 /// What stands for a dashboard that a project does not want to see.
-fn marker(dashboard: &Dashboard, project: &Project, name: &ObjectName) -> serde_json::Value {
+fn marker(dashboard: &Dashboard, project: &Project, name: &ObjectName, prefix: &str) -> serde_json::Value {
+    let project = project.as_str();
     json!({
         "kind": "Dashboard",
-        "metadata": { "name": name.as_str(), "project": project.as_str(), "tags": [HIDDEN] },
+        "metadata": { "name": name.as_str(), "project": project, "tags": [HIDDEN] },
         "spec": {
             "display": {
                 "name": dashboard.template.display_name(&dashboard.workload),
-                "description": "Hidden in this project. Delete this dashboard to show the one of the workload again.",
+                "description": format!(
+                    "Hidden in this project. The gallery ({prefix}/-/gallery?project={project}) shows it again."
+                ),
             },
             "duration": "1h",
             "variables": [],

@@ -92,6 +92,9 @@ impl Catalog {
                 pass_document(self.perses.ask(grant.request(object.into_bytes().into())?).await?)
             }
             ScopedCall::Delete(project, name) => {
+                if kind == Scoped::Dashboards && self.is_hidden(&grant, project, name).await? {
+                    return Ok(Reply::empty(StatusCode::NO_CONTENT));
+                }
                 let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
                 if kind == Scoped::Dashboards {
                     if is_missing(answer.status)
@@ -229,7 +232,7 @@ impl Catalog {
 }
 
 /// Perses has nothing of this name, or not even the project.
-fn is_missing(status: StatusCode) -> bool {
+pub(super) fn is_missing(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST)
 }
 

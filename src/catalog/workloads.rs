@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::rendered::Rendered;
+use super::rendered::{Hidden, Rendered};
 use super::{Brought, Catalog, bad_body, refuse_document, write_array};
 use crate::access::{Grant, Scope};
 use crate::dashboards::{Dashboard, Kind, Library, Place, State, Template, Workload, WorkloadName};
@@ -28,8 +28,10 @@ pub struct Shelf {
     pub more: usize,
     /// The namespaces of whoever looks.
     pub projects: Vec<Namespace>,
-    /// All templates.
+    /// All templates; none where there are no dashboards for workloads.
     pub templates: Vec<Arc<Template>>,
+    /// What is hidden in what is shown.
+    pub hidden: Vec<Hidden>,
 }
 
 impl Catalog {
@@ -59,7 +61,7 @@ impl Catalog {
     ///
     /// # Errors
     /// 500 for a grant that covers no list.
-    pub fn shelf(&self, grant: &Grant, only: Option<&Project>) -> Result<Shelf, Refusal> {
+    pub async fn shelf(&self, grant: &Grant, only: Option<&Project>) -> Result<Shelf, Refusal> {
         let projects = self.granted(grant)?;
         let shown: Vec<Namespace> = projects
             .iter()
@@ -74,9 +76,17 @@ impl Catalog {
             let all = [place.project()].into_iter().chain(place.workloads()).take(room);
             workloads.extend(all.map(|workload| (Arc::clone(workload), self.dashboards_of(workload))));
         }
+        // Where nothing runs any more, people look for what ran: lists would be long for that, a page has the room.
+        let empty = shown.iter().filter(|_| self.rendered.library.is_some());
+        let empty = empty.filter(|name| places.iter().all(|place| place.project().namespace != **name));
+        for namespace in empty.take(MOST_SHOWN.saturating_sub(workloads.len())) {
+            let project = Arc::new(Workload::project(namespace, 0));
+            workloads.push((Arc::clone(&project), self.dashboards_of(&project)));
+        }
+        let hidden = self.hidden_in(grant, &shown).await;
         let of_workloads = workloads.iter().filter(|(workload, _)| workload.kind != Kind::Project).count();
         let templates = self.rendered.library.as_ref().map_or_else(Vec::new, |library| library.templates().to_vec());
-        Ok(Shelf { workloads, more: count - of_workloads, projects, templates })
+        Ok(Shelf { workloads, more: count - of_workloads, projects, templates, hidden })
     }
 
     /// Stores a new dashboard from a template, as a form asks for it; gives where it is.

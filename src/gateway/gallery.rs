@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::journal::Journal;
 use super::{Live, door};
 use crate::access::Grant;
-use crate::catalog::{Brought, Shelf, whom};
+use crate::catalog::{Brought, Hidden, Shelf, whom};
 use crate::config;
 use crate::dashboards::{Dashboard, Kind, State, Workload};
 use crate::page::{Card, Field, Form, Input, Page, Part};
@@ -25,9 +25,18 @@ pub(super) async fn answer(
 ) -> Result<Reply, Refusal> {
     match call {
         GalleryCall::Show(wanted) => {
-            let shelf = live.catalog.shelf(&grant, wanted.project.as_ref())?;
+            let shelf = live.catalog.shelf(&grant, wanted.project.as_ref()).await?;
             let page = Page { request_id: journal.id(), ..page(live, fixed, &shelf, wanted) };
             Ok(door::paper(StatusCode::OK, &page, &live.config.frame_ancestors, None))
+        }
+        GalleryCall::Restore(project, name) => {
+            let named = std::sync::Mutex::default();
+            let brought = Brought { body: form, accept_encoding: None, knows: &|_| false, named: &named };
+            let _changing = live.catalog.changing();
+            let restored = live.catalog.restore(&grant, project, name, &brought).await;
+            journal.named(named.into_inner().unwrap_or_default());
+            restored?;
+            door::sent_to(StatusCode::SEE_OTHER, &live.catalog.page_of(project.as_str(), name.as_str()))
         }
         GalleryCall::Make => {
             let knows = |url: &str| live.queries.sources().knows(url);
@@ -68,7 +77,9 @@ fn page(live: &Live, fixed: &config::Fixed, shelf: &Shelf, wanted: &Wanted) -> P
         }));
     }
     let workloads = shelf.workloads.iter().filter(|(workload, _)| workload.kind != Kind::Project).count();
-    if workloads == 0 {
+    if !live.config.workloads.enabled {
+        page = page.text("Nobody looks here for what runs (workloads.enabled).");
+    } else if workloads == 0 {
         page = page.text("Nothing runs here that has a dashboard of its own: no model server, training job, notebook, Ray cluster or queue.");
     }
     let mut cards: Vec<Card> = Vec::new();
@@ -79,11 +90,26 @@ fn page(live: &Live, fixed: &config::Fixed, shelf: &Shelf, wanted: &Wanted) -> P
             }
             page = page.with(Part::Heading(workload.namespace.to_string()));
         }
-        cards.push(card(live, &here, workload, dashboards));
+        let dashboards = shown(dashboards, shelf);
+        // There is nothing to say of a project but its ways.
+        if workload.kind != Kind::Project || !dashboards.is_empty() {
+            cards.push(card(live, &here, workload, &dashboards));
+        }
     }
     page = page.with(Part::Cards(cards));
     if shelf.more > 0 {
         page = page.text(format!("{} more are not shown; choose a project.", shelf.more));
+    }
+    if !shelf.hidden.is_empty() {
+        page = page
+            .with(Part::Heading("Hidden".to_owned()))
+            .text("Somebody deleted these; they are shown to nobody in their project.")
+            .with(Part::Cards(shelf.hidden.iter().map(|hidden| shown_again(&here, hidden)).collect()));
+    }
+    if shelf.templates.is_empty() {
+        return page
+            .text("There are no dashboards for what runs here, and no templates (dashboards.enabled).")
+            .link(format!("{}/", fixed.api_prefix), "To the dashboards");
     }
     page.with(Part::Heading("A new dashboard from a template".to_owned()))
         .text("It is stored in the project, under its own name, and stays when the workload goes.")
@@ -98,21 +124,42 @@ fn page(live: &Live, fixed: &config::Fixed, shelf: &Shelf, wanted: &Wanted) -> P
                     mark: None,
                     lines: vec![template.description().to_owned()],
                     links: vec![(format!("{here}?template={}#new", template.name()), "Use it".to_owned())],
+                    button: None,
                 })
                 .collect(),
         ))
         .link(format!("{}/", fixed.api_prefix), "To the dashboards")
 }
 
+/// Those that are not hidden.
+fn shown<'d>(dashboards: &'d [Dashboard], shelf: &Shelf) -> Vec<&'d Dashboard> {
+    let is_hidden = |dashboard: &&Dashboard| {
+        let of = |hidden: &&Hidden| hidden.namespace == dashboard.workload.namespace;
+        shelf.hidden.iter().filter(of).any(|hidden| hidden.name.as_str() == dashboard.name())
+    };
+    dashboards.iter().filter(|dashboard| shelf.hidden.is_empty() || !is_hidden(dashboard)).collect()
+}
+
+/// A hidden one, and the way back.
+fn shown_again(here: &str, hidden: &Hidden) -> Card {
+    let Hidden { namespace, name, title } = hidden;
+    Card {
+        title: title.clone().unwrap_or_else(|| name.to_string()),
+        lines: vec![format!("in {namespace}")],
+        button: Some((format!("{here}/restore/{namespace}/{name}"), "Show it again")),
+        ..Card::default()
+    }
+}
+
 /// A workload with its ways: to each dashboard, and to a new one like it.
-fn card(live: &Live, here: &str, workload: &Workload, dashboards: &[Dashboard]) -> Card {
+fn card(live: &Live, here: &str, workload: &Workload, dashboards: &[&Dashboard]) -> Card {
     let mut links = Vec::new();
     for dashboard in dashboards {
         let place = live.catalog.page_of(workload.namespace.as_str(), &dashboard.name());
         links.push((place, dashboard.template.title().to_owned()));
     }
     if workload.kind == Kind::Project {
-        return Card { title: "The project as a whole".to_owned(), mark: None, lines: Vec::new(), links };
+        return Card { title: "The project as a whole".to_owned(), links, ..Card::default() };
     }
     if let Some(first) = dashboards.first() {
         let place = format!(
@@ -146,7 +193,7 @@ fn card(live: &Live, here: &str, workload: &Workload, dashboards: &[Dashboard]) 
         State::Unknown | State::Gone => "○",
     };
     let mark = Some(format!("{sign} {}", workload.state.word()));
-    Card { title: workload.title().to_owned(), mark, lines, links }
+    Card { title: workload.title().to_owned(), mark, lines, links, button: None }
 }
 
 fn projects(shelf: &Shelf, wanted: &Wanted, all: Option<&str>) -> Input {

@@ -102,7 +102,7 @@ impl Journal {
 
     /// Whether a form of ours was sent.
     pub(super) fn is_form(&self) -> bool {
-        matches!(self.route, Some(Guarded::Gallery(GalleryCall::Make)))
+        matches!(self.route, Some(Guarded::Gallery(GalleryCall::Make | GalleryCall::Restore(..))))
     }
 
     /// What a body turned out to be about.
@@ -200,7 +200,7 @@ impl Journal {
             Some(Guarded::Scoped(..) | Guarded::Global(..) | Guarded::Project(_)) => {
                 self.method != Method::GET && self.method != Method::HEAD
             }
-            Some(Guarded::Gallery(call)) => matches!(call, GalleryCall::Make),
+            Some(Guarded::Gallery(call)) => !matches!(call, GalleryCall::Show(_)),
             Some(Guarded::Migrate | Guarded::Validate(_)) => false,
             Some(_) => false,
         }
@@ -276,9 +276,16 @@ fn facts(route: &Guarded) -> Facts {
                 }
             }
         }
-        Guarded::Gallery(call) => {
-            facts.resource = matches!(call, GalleryCall::Make).then_some("dashboards");
-        }
+        Guarded::Gallery(call) => match call {
+            GalleryCall::Show(_) => {}
+            GalleryCall::Make => facts.resource = Some("dashboards"),
+            GalleryCall::Restore(project, name) => {
+                facts.verb = Some("delete");
+                facts.resource = Some("dashboards");
+                facts.namespace = Some(project.as_str().to_owned());
+                facts.name = Some(name.as_str().to_owned());
+            }
+        },
         Guarded::Workloads(call) => match call {
             WorkloadsCall::List { project, .. } => {
                 facts.verb = Some("list");

@@ -79,6 +79,11 @@ pub(super) fn find(method: &Method, received: &str, query: &str, prefix: &str) -
             }
             _ => Err(Refusal::method("GET, HEAD, POST")),
         },
+        ["-", "gallery", "restore", project_name, name] => {
+            no_query(query)?;
+            let call = GalleryCall::Restore(project(project_name)?, object_name(name)?);
+            post_only(method, Guarded::Gallery(call))
+        }
         ["metrics"] => get_only(method, Route::Guarded(Guarded::OwnMetrics)),
         ["plugins", _, ..] => get_only(method, Route::Guarded(Guarded::PluginFile(static_path(segments)?))),
         [first, ..] if NOT_UI.iter().any(|word| word.eq_ignore_ascii_case(first)) => Err(Refusal::unknown_route()),

@@ -103,7 +103,7 @@ async fn whoever_saves_one_makes_it_stored_and_deleting_that_brings_the_own_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_deletes_one_hides_it_for_the_project_until_that_is_deleted() {
+async fn whoever_deletes_one_hides_it_for_the_project_however_often_until_the_gallery_shows_it_again() {
     let (gate, store, name) = with_notebook("").await;
     let ada = gate.token("ada");
     let one = format!("/api/v1/projects/team-a/dashboards/{name}");
@@ -118,11 +118,101 @@ async fn whoever_deletes_one_hides_it_for_the_project_until_that_is_deleted() {
     // Others of the project stay.
     assert!(!names(&gate.get(&ada, "/api/v1/projects/team-a/dashboards").await).is_empty());
     let link = gate.get(&ada, &one).await.json();
-    assert!(link["spec"]["display"]["description"].as_str().unwrap().contains("Delete this dashboard"), "{link}");
-    assert_eq!(gate.send("DELETE", &ada, &one, &Value::Null).await.status, 204);
+    let told = link["spec"]["display"]["description"].as_str().unwrap();
+    assert!(told.contains("(/-/gallery?project=team-a)"), "{link}");
+    // A client that heard nothing asks again.
+    for _ in 0..2 {
+        assert_eq!(gate.send("DELETE", &ada, &one, &Value::Null).await.status, 204);
+        assert_eq!(store.lock().unwrap().values().next(), Some(&marker));
+    }
+    let everybodys = gate.dashboards(&gate.token("root")).await;
+    assert!(!everybodys.iter().any(|found| found.ends_with(&name)), "{everybodys:?}");
+
+    let back = format!("/-/gallery/restore/team-a/{name}");
+    for who in ["ada", "root"] {
+        let page = gate.get(&gate.token(who), "/-/gallery?project=team-a").await.text();
+        assert!(page.contains(&format!("action=\"{back}\"")), "{who}: {page}");
+        assert!(!page.contains(&format!("href=\"/projects/team-a/dashboards/{name}\"")), "{who}: {page}");
+    }
+    gate.openshift.cluster().bind_role("team-a", "vera", "view");
+    let (grace, eve, vera) = (gate.token("grace"), gate.token("eve"), gate.token("vera"));
+    for token in [&grace, &eve] {
+        let page = gate.get(token, "/-/gallery").await.text();
+        assert!(!page.contains("restore") && !page.contains(&name), "{page}");
+        gate.upstream.take();
+        let there = gate.send("POST", token, &back, &Value::Null).await;
+        let nowhere = gate.send("POST", token, "/-/gallery/restore/nowhere/no-such", &Value::Null).await;
+        assert_eq!((there.status, there.text()), (404, nowhere.text()));
+        assert!(gate.upstream.take().is_empty(), "Perses was asked for what is not theirs");
+    }
+    assert_eq!(gate.send("POST", &vera, &back, &Value::Null).await.status, 403);
+    assert_eq!(gate.send("POST", "", &back, &Value::Null).await.status, 401);
+    assert_eq!(gate.get(&ada, &back).await.status, 405);
+    assert_eq!(store.lock().unwrap().len(), 1);
+
+    let shown = gate.send("POST", &ada, &back, &Value::Null).await;
+    let place = format!("/projects/team-a/dashboards/{name}");
+    assert_eq!((shown.status, shown.headers["location"].to_str().unwrap()), (303, place.as_str()));
     assert!(store.lock().unwrap().is_empty());
     gate.sees(&ada, BENCH).await;
-    assert_eq!(effects(&gate, 2).await, ["delete hidden ada", "delete restored ada"]);
+    // And that too may be asked again; it touches nothing that is stored for its own sake.
+    assert_eq!(gate.send("POST", &ada, &back, &Value::Null).await.status, 303);
+    let copy = gate.get(&ada, &one).await.json();
+    assert_eq!(gate.send("PUT", &ada, &one, &copy).await.status, 200);
+    assert_eq!(gate.send("POST", &ada, &back, &Value::Null).await.status, 409);
+    assert_eq!(store.lock().unwrap().len(), 1);
+    let nothing = gate.send("POST", &ada, "/-/gallery/restore/team-a/no-such", &Value::Null).await;
+    assert_eq!(nothing.status, 404);
+    assert_eq!(effects(&gate, 3).await, ["delete hidden ada", "delete restored ada", "patch copied ada"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_delete_at_once_both_hide_it() {
+    let (gate, store, name) = with_notebook("").await;
+    let ada = gate.token("ada");
+    let one = format!("/api/v1/projects/team-a/dashboards/{name}");
+    let (first, second) =
+        tokio::join!(gate.send("DELETE", &ada, &one, &Value::Null), gate.send("DELETE", &ada, &one, &Value::Null));
+    assert_eq!((first.status, second.status), (204, 204), "{} {}", first.text(), second.text());
+    assert_eq!(store.lock().unwrap().len(), 1);
+    gate.sees_no(&ada, BENCH).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gallery_waits_for_nobody_to_say_what_is_hidden() {
+    let (gate, _, name) = with_notebook("").await;
+    let ada = gate.token("ada");
+    assert_eq!(
+        gate.send("DELETE", &ada, &format!("/api/v1/projects/team-a/dashboards/{name}"), &Value::Null).await.status,
+        204
+    );
+    gate.taps.perses.set(Mode::Refuse).await;
+    let page = gate.get(&ada, "/-/gallery").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("bench") && !page.text().contains("restore"), "{}", page.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_where_nothing_runs_is_found_in_the_gallery_and_by_its_links() {
+    let (gate, _, _) = with_notebook("").await;
+    let (ada, grace) = (gate.token("ada"), gate.token("grace"));
+    // Lists have nothing of it: everybody would have dashboards of every empty namespace.
+    assert!(gate.dashboards(&grace).await.is_empty());
+    let page = gate.get(&grace, "/-/gallery").await.text();
+    let link = page.split("href=\"").find_map(|rest| {
+        let link = rest.split('"').next()?;
+        (link.contains("/team-b/") && link.contains("past-runs")).then(|| link.to_owned())
+    });
+    let link = link.unwrap_or_else(|| panic!("{page}"));
+    let one = format!("/api/v1{link}");
+    let found = gate.get(&grace, &one).await;
+    assert_eq!((found.status, &found.json()["metadata"]["project"]), (200, &json!("team-b")), "{}", found.text());
+    assert_eq!(gate.get(&gate.token("eve"), &one).await.status, 404);
+    // Ada sees both, the one where something runs first.
+    let page = gate.get(&ada, "/-/gallery").await.text();
+    let at = |name: &str| page.find(&format!("<h2>{name}</h2>")).unwrap_or_else(|| panic!("{name}: {page}"));
+    assert!(at("team-a") < at("team-b"));
+    assert!(!page.contains("<h2>team-c</h2>"));
 }
 
 /// The first so many audit records that say what came of a change.
@@ -202,21 +292,62 @@ async fn a_project_whose_rights_lie_elsewhere_shows_no_workloads() {
     assert!(!gate.dashboards(&grace).await.iter().any(|name| name.contains(BENCH)));
     assert!(!gate.dashboards(&root).await.iter().any(|name| name.contains(BENCH)), "it has no place for them");
     assert_eq!(gate.get(&grace, "/api/v1/projects/team-a/dashboards").await.text(), "[]");
-    let namespace = perses_sidecar::names::Namespace::parse("team-a").unwrap();
-    let kind = perses_sidecar::dashboards::Kind::Notebook;
-    let name = perses_sidecar::dashboards::WorkloadName::parse("bench").unwrap();
-    let workload = perses_sidecar::dashboards::Workload::bare(kind, namespace, name);
-    let library = perses_sidecar::dashboards::Library::built_in();
-    let name = library.of(&workload).next().unwrap().dashboard_name(&workload);
+    let (name, _) = bench_of_team_a();
     assert_eq!(gate.get(&grace, &format!("/api/v1/projects/team-a/dashboards/{name}")).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn they_can_be_switched_off() {
     let gate = gate(&format!("{QUICK}dashboards:\n  enabled: false\n")).await;
-    let _store = perses(&gate);
+    let store = perses(&gate);
     gate.openshift.cluster().put_object(notebook("team-a", "bench"));
     let line = "perses_sidecar_workloads{kind=\"Notebook\"}";
     super::until("a workload", async || (gate.metric(line).await == 1).then_some(())).await;
-    assert_eq!(gate.get(&gate.token("ada"), "/api/v1/dashboards").await.text(), "[]");
+    let ada = gate.token("ada");
+    assert_eq!(gate.get(&ada, "/api/v1/dashboards").await.text(), "[]");
+    assert_eq!(gate.get(&ada, "/api/v1/dashboards?metadata_only=true").await.text(), "[]");
+    assert_eq!(gate.get(&ada, "/api/v1/projects/team-a/dashboards").await.text(), "[]");
+    // Not by its name either, which every other configuration would give it.
+    let (name, document) = bench_of_team_a();
+    let one = format!("/api/v1/projects/team-a/dashboards/{name}");
+    for (method, path, body) in [
+        ("GET", one.as_str(), Value::Null),
+        ("PUT", &one, document),
+        ("DELETE", &one, Value::Null),
+        ("POST", &format!("/-/gallery/restore/team-a/{name}"), Value::Null),
+        ("POST", "/api/v1/view", json!({ "project": "team-a", "dashboard": name, "render_time": 1.0 })),
+    ] {
+        let answer = gate.send(method, &ada, path, &body).await;
+        assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text());
+    }
+    assert!(store.lock().unwrap().is_empty());
+    // What runs is told all the same, without ways to what is not there.
+    let told = gate.get(&ada, "/-/api/v1/workloads").await.json();
+    assert_eq!((&told[0]["name"], &told[0]["dashboards"]), (&json!("bench"), &json!([])), "{told}");
+    let page = gate.get(&ada, "/-/gallery").await.text();
+    assert!(page.contains("bench") && page.contains("dashboards.enabled"), "{page}");
+    assert!(
+        !page.contains("/dashboards/") && !page.contains("method=\"post\"") && !page.contains("<h2>team-b"),
+        "{page}"
+    );
+    let form = [("template", "notebook"), ("project", "team-a"), ("workload", "bench")];
+    let refused = gate.http.form(&format!("{}/-/gallery", gate.url), &ada, &form).await.unwrap();
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("dashboards.enabled"), "{}", refused.text());
+    // One that was hidden before is an object like any other now: whoever deletes it, deletes it.
+    let hidden = json!({ "kind": "Dashboard", "metadata": { "name": name, "project": "team-a",
+        "tags": ["perses-sidecar-hidden"] }, "spec": {} });
+    store.lock().unwrap().insert(("team-a".to_owned(), name.clone()), hidden);
+    assert_eq!(gate.send("DELETE", &ada, &one, &Value::Null).await.status, 204);
+    assert!(store.lock().unwrap().is_empty());
+}
+
+/// Name and document of the dashboard that the notebook bench of team-a has where they are not switched off.
+fn bench_of_team_a() -> (String, Value) {
+    use perses_sidecar::dashboards::{Kind, Library, Workload, WorkloadName};
+    let namespace = perses_sidecar::names::Namespace::parse("team-a").unwrap();
+    let workload = Workload::bare(Kind::Notebook, namespace, WorkloadName::parse("bench").unwrap());
+    let library = Library::built_in();
+    let template = library.of(&workload).next().unwrap();
+    (template.dashboard_name(&workload), serde_json::from_str(&template.render(&workload)).unwrap())
 }

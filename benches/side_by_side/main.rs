@@ -31,7 +31,7 @@ fn main() {
         }
         _ => {
             println!(
-                "compare [--rounds N] [--seconds N] | instructions read|query|open|session N | bare PORT UPSTREAM"
+                "compare [--rounds N] [--seconds N] | instructions read|query|open|session|list N | bare PORT UPSTREAM"
             );
             true
         }
@@ -45,7 +45,9 @@ async fn instructions(request: &Request, times: usize) -> u64 {
     let profile = std::env::var("CALLGRIND_OUT").map_or_else(|_| scene.folder.join("callgrind.out"), Into::into);
     let profile = profile.to_string_lossy();
     let valgrind = ["valgrind", "--tool=callgrind", &format!("--callgrind-out-file={profile}")].map(str::to_owned);
+    scene.fill(request);
     let gateway = scene.gateway("gateway", &valgrind).await;
+    scene.is_filled(request).await;
     scene.ask(request, 20).await;
     control("--zero", gateway.pid());
     scene.ask(request, times).await;

@@ -21,7 +21,7 @@ pub(crate) struct Request {
 }
 
 /// What is counted besides, with nobody else to compare to.
-const OTHERS: [Request; 2] = [
+const OTHERS: [Request; 3] = [
     // What a plain proxy does: a file of the UI, for which nobody is asked who they are.
     Request { name: "open", method: "GET", path: "/app.js", content_type: "", body: "" },
     // The same as `read`, by a session instead of a token.
@@ -32,7 +32,14 @@ const OTHERS: [Request; 2] = [
         content_type: "",
         body: "",
     },
+    // All that somebody with twenty namespaces sees: 500 that are stored, and 1,000 of what runs there.
+    Request { name: LIST, method: "GET", path: "/api/v1/dashboards?metadata_only=true", content_type: "", body: "" },
 ];
+
+const LIST: &str = "list";
+const NAMESPACES: usize = 20;
+const STORED: usize = 500;
+const RUNNING: usize = 1000;
 
 /// Where the cookies of this scene live, and what they are sealed with.
 const HERE: &str = "https://perses.example";
@@ -84,7 +91,7 @@ pub(crate) struct Scene {
     pub(crate) port: u16,
     admin: u16,
     config: PathBuf,
-    _openshift: OpenShift,
+    openshift: OpenShift,
 }
 
 impl Scene {
@@ -114,7 +121,7 @@ impl Scene {
         std::fs::write(&config, text).unwrap();
         std::fs::write(folder.join("cookie.key"), KEY).unwrap();
         let cookie = session(&token);
-        Self { folder, token, cookie, port, admin, config, _openshift: openshift }
+        Self { folder, token, cookie, port, admin, config, openshift }
     }
 
     /// The released gateway with one worker, under `wrapper` if there is one.
@@ -130,6 +137,42 @@ impl Scene {
             Server::start(Path::new(&program), &words, &self.folder.join(format!("{name}.log")), &environment).unwrap();
         server.ready(&format!("http://127.0.0.1:{}/readyz", self.admin), Duration::from_secs(60)).await.unwrap();
         server
+    }
+
+    /// Fills the cluster for a list.
+    pub(crate) fn fill(&self, request: &Request) {
+        if request.name != LIST {
+            return;
+        }
+        let cluster = self.openshift.cluster();
+        for number in 0..NAMESPACES {
+            cluster.add_namespace(&namespace(number));
+            cluster.bind_role(&namespace(number), "ada", "view");
+        }
+        for number in 0..RUNNING {
+            cluster.put_object(serde_json::json!({
+                "apiVersion": "kubeflow.org/v1", "kind": "Notebook",
+                "metadata": { "name": format!("runs-{number}"), "namespace": namespace(number % NAMESPACES) },
+                "spec": { "template": { "spec": { "containers": [{ "name": "x", "image": "x" }] } } },
+                "status": { "readyReplicas": 1 } }));
+        }
+    }
+
+    /// Waits until all of it is known.
+    pub(crate) async fn is_filled(&self, request: &Request) {
+        if request.name != LIST {
+            return;
+        }
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        for _ in 0..600 {
+            let answer = exchange(&mut socket, &request.bytes(&self.token, &self.cookie)).await;
+            let stored = answer.matches("\"stored-").count();
+            if (stored, answer.matches("-notebook-runs-").count()) == (STORED, RUNNING) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("not all is known after a minute");
     }
 
     /// Asks on one connection, one after the other.
@@ -181,8 +224,23 @@ fn session(token: &str) -> String {
     format!("theme=dark; {}=1.{sealed}", names.session)
 }
 
+fn namespace(number: usize) -> String {
+    format!("long-{number}")
+}
+
+/// What Perses has stored, as it lists names.
+fn stored() -> String {
+    let one = |number: usize| {
+        let (name, project) = (format!("stored-{number}"), namespace(number % NAMESPACES));
+        serde_json::json!({ "kind": "Dashboard", "metadata": { "name": name, "createdAt": "2026-01-01T00:00:00Z",
+            "updatedAt": "2026-01-01T00:00:00Z", "version": 0, "project": project },
+            "spec": { "display": { "name": format!("What is stored, {number}") } } })
+    };
+    serde_json::Value::Array((0..STORED).map(one).collect()).to_string()
+}
+
 /// One request and its whole answer, which must be good.
-async fn exchange(socket: &mut TcpStream, request: &[u8]) {
+async fn exchange(socket: &mut TcpStream, request: &[u8]) -> String {
     socket.write_all(request).await.unwrap();
     let mut answer = Vec::with_capacity(4096);
     loop {
@@ -192,7 +250,7 @@ async fn exchange(socket: &mut TcpStream, request: &[u8]) {
         assert!(head.starts_with("HTTP/1.1 200 "), "{text}");
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
         if body.len() >= length.parse().unwrap() {
-            return;
+            return body.to_owned();
         }
     }
 }
@@ -214,7 +272,7 @@ pub(crate) async fn small_upstream() -> [u16; 2] {
 }
 
 async fn answer_all(mut socket: TcpStream) {
-    let mut asked = Vec::new();
+    let (mut asked, stored) = (Vec::new(), stored());
     loop {
         let text = String::from_utf8_lossy(&asked).into_owned();
         let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
@@ -226,6 +284,8 @@ async fn answer_all(mut socket: TcpStream) {
             asked.clear();
             let (status, body) = if text.contains("globaldatasources") {
                 ("404 Not Found", "{}")
+            } else if text.starts_with("GET /api/v1/dashboards") {
+                ("200 OK", stored.as_str())
             } else {
                 ("200 OK", r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)
             };

@@ -71,6 +71,11 @@ async fn what_a_long_list_costs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_ten_thousand_workloads_take() {
+    workloads::what_ten_thousand_take(&stage_as_shipped(Options::default()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn access_on_the_stand_in_as_openshift() {
     cluster::suite(&stage(Options { cluster: Kind::OpenShift, quick: true, ..Options::default() }).await).await;
 }

@@ -360,14 +360,15 @@ fn build(
             && before.config.login == settings.login
             && before.config.limits.namespaces == settings.limits.namespaces
             && before.config.limits.cached_reviews == settings.limits.cached_reviews
+            && before.config.limits.failed_attempts == settings.limits.failed_attempts
     });
     let (cluster, identities, access) = match kept {
         Some(before) => (Arc::clone(&before.cluster), Arc::clone(&before.identities), Arc::clone(&before.access)),
         None => {
             let cluster = Arc::new(Cluster::new(&settings.cluster, Arc::clone(metrics))?);
-            let entries = settings.limits.cached_reviews;
             let (login, counted) = (settings.login.as_deref(), Arc::clone(metrics));
-            let identities = Identities::new(Arc::clone(&cluster), &settings.access, login, entries, counted)?;
+            let (access, limits) = (&settings.access, &settings.limits);
+            let identities = Identities::new(Arc::clone(&cluster), access, login, limits, counted)?;
             let access = Access::new(Arc::clone(&cluster), &settings.access, &settings.limits, Arc::clone(metrics));
             (cluster, Arc::new(identities), Arc::new(access))
         }

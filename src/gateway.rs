@@ -101,7 +101,7 @@ impl Handler for Gateway {
                     && self.metrics.locked_out().is_power_of_two()
                 {
                     tracing::warn!(
-                        from = %from,
+                        from = %from.address,
                         "What looks like the Perses operator sends no credential; set spec.client.kubernetesAuth.enable: true \
                          on the Perses resource"
                     );
@@ -147,7 +147,7 @@ async fn journey(
     };
 
     // 4. Who is this?
-    let arrived = door::arrive(live, head, cookies, now).await?;
+    let arrived = door::arrive(live, journal, head, cookies, now).await?;
     let caller = Arc::clone(&arrived.caller);
     journal.caller(&caller);
 
@@ -243,25 +243,33 @@ fn is_host(text: &[u8]) -> bool {
     text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(b))
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+struct Client {
+    address: IpAddr,
+    /// Whether a trusted proxy named the address: it is then the client's own, and not the one of a router that all share.
+    named: bool,
+}
+
 /// The client's address: the peer's, or behind trusted proxies the nearest one that is not one of them.
-fn client_address(headers: &HeaderMap, peer: Peer, trusted: &[config::Cidr]) -> IpAddr {
+fn client_address(headers: &HeaderMap, peer: Peer, trusted: &[config::Cidr]) -> Client {
     let peer = peer.address.ip().to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|block| block.contains(address));
     if trusted.is_empty() || !is_trusted(peer) {
-        return peer;
+        return Client { address: peer, named: false };
     }
     let mut nearest = peer;
     for line in headers.get_all("x-forwarded-for").iter().rev() {
         for hop in line.to_str().unwrap_or("").rsplit(',') {
             // Whatever is no address ends the chain: nothing before it can be believed.
-            let Ok(address) = hop.trim().parse::<IpAddr>() else { return nearest };
+            let Ok(address) = hop.trim().parse::<IpAddr>() else { return Client { address: nearest, named: false } };
             nearest = address.to_canonical();
             if !is_trusted(nearest) {
-                return nearest;
+                return Client { address: nearest, named: true };
             }
         }
     }
-    nearest
+    Client { address: nearest, named: false }
 }
 
 /// Whether a media type is the wanted one, with no parameter but UTF-8 as its charset.

@@ -2,6 +2,7 @@
 //!
 //! A caller comes from a bearer token, or from the token that a session keeps; both are reviewed alike.
 
+mod attempts;
 mod bearer;
 mod cookies;
 mod denied;
@@ -11,9 +12,11 @@ mod origin;
 mod seal;
 mod session;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use attempts::Attempts;
 use aws_lc_rs::{digest, hmac, rand};
 use http::HeaderMap;
 use moka::future::Cache;
@@ -147,6 +150,7 @@ pub struct Identities {
     /// Tokens that were good a while ago. Each is reviewed again all the same.
     acquainted: Cache<Digest, ()>,
     strangers: Arc<Strangers>,
+    attempts: Arc<Attempts>,
     key: hmac::Key,
     /// Looks at JWTs first, where that is wanted.
     precheck: Option<Arc<Precheck>>,
@@ -191,9 +195,10 @@ impl Identities {
         cluster: Arc<Cluster>,
         settings: &config::Access,
         login: Option<&config::Login>,
-        entries: u64,
+        limits: &config::Limits,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
+        let entries = limits.cached_reviews;
         let precheck = settings.jwt_check.then(|| Arc::new(Precheck::new(jwt::sources(&cluster, settings, login))));
         let mut key = [0; 32];
         rand::fill(&mut key).map_err(|_| "no randomness".to_owned())?;
@@ -205,25 +210,50 @@ impl Identities {
             lifetimes: Lifetimes { known: settings.token_ttl, nobody: settings.token_failure_ttl },
             acquainted: Cache::builder().max_capacity(entries).time_to_live(ACQUAINTED).build(),
             strangers: Arc::new(Strangers::new()),
+            attempts: Arc::new(Attempts::new(limits.failed_attempts, Instant::now())),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             precheck,
             metrics,
         })
     }
 
-    /// Reads the bearer token of a request and has it reviewed; `None` when there is none.
+    /// Reads the bearer token of a request and has it reviewed; `None` when there is none. `from` is the client's address,
+    /// if it is known.
     ///
     /// # Errors
-    /// 401 for a token that is not good, 400 for one that is none, 503 when the cluster gives no verdict.
-    pub async fn bearer(&self, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Refusal> {
+    /// 401 for a token that is not good, 400 for one that is none, 429 for one more that nobody knows from an address that
+    /// sent many that were not good, 503 when the cluster gives no verdict.
+    pub async fn bearer(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Option<Arc<Caller>>, Refusal> {
         let Some(token) = bearer::read(headers)? else { return Ok(None) };
-        match self.verdict(token, How::Bearer).await {
-            Ok(Verdict::Known(caller)) => Ok(Some(caller)),
-            Ok(Verdict::Nobody) => Err(Refusal::new(
+        match self.verdict(token, How::Bearer, from).await? {
+            Verdict::Known(caller) => Ok(Some(caller)),
+            Verdict::Nobody => Err(Refusal::new(
                 Reason::InvalidCredential,
                 "the token is not valid: it may have expired or been revoked; log in again",
             )),
-            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Whether an address may try again.
+    ///
+    /// # Errors
+    /// 429 after many failures from there.
+    pub(in crate::identity) async fn may_try(&self, from: Option<IpAddr>) -> Result<(), Refusal> {
+        let Some(from) = from else { return Ok(()) };
+        match self.attempts.wait(from, Instant::now()).await {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::new(
+                Reason::Attempts,
+                "too many tokens and logins from your address were not good; wait a moment and try again",
+            )
+            .retry_after(wait)),
+        }
+    }
+
+    /// A login from an address was not good.
+    pub(in crate::identity) async fn failed(&self, from: Option<IpAddr>) {
+        if let Some(from) = from {
+            self.attempts.failed(from, Instant::now()).await;
         }
     }
 
@@ -232,14 +262,14 @@ impl Identities {
     /// # Errors
     /// 503 when the cluster gives no verdict.
     pub async fn establish(&self, token: &Secret, how: How) -> Result<Option<Arc<Caller>>, Refusal> {
-        match self.verdict(token.expose(), how).await {
-            Ok(Verdict::Known(caller)) => Ok(Some(caller)),
-            Ok(Verdict::Nobody) => Ok(None),
-            Err(error) => Err(unavailable(&error)),
+        // A session is sealed by us: nobody tries out tokens by sessions.
+        match self.verdict(token.expose(), how, None).await? {
+            Verdict::Known(caller) => Ok(Some(caller)),
+            Verdict::Nobody => Ok(None),
         }
     }
 
-    async fn verdict(&self, token: &str, how: How) -> Result<Verdict, Arc<ClusterError>> {
+    async fn verdict(&self, token: &str, how: How, from: Option<IpAddr>) -> Result<Verdict, Refusal> {
         let ticket = self.recent.ticket();
         // The token's own end is looked at on every use, whatever the memory's clock says.
         let ended = |caller: &Caller| caller.until.is_some_and(|until| until <= SystemTime::now());
@@ -261,22 +291,34 @@ impl Identities {
             }
             None => {}
         }
+        // Who was good lately is not shut out by others who come from the same address.
+        if !self.acquainted.contains_key(&key) {
+            self.may_try(from).await?;
+        }
+        let attempts = Arc::clone(&self.attempts);
         let (cluster, audiences, token) = (Arc::clone(&self.cluster), self.audiences.clone(), Secret::new(token));
         let (verdicts, lifetimes, acquainted) = (self.verdicts.clone(), self.lifetimes, self.acquainted.clone());
         let (strangers, precheck) = (Arc::clone(&self.strangers), self.precheck.clone());
         // In a task of its own: whoever asked first may go away without taking the answer from the others.
         let lookup = tokio::spawn(async move {
+            let failed = async move {
+                if let Some(from) = from {
+                    attempts.failed(from, Instant::now()).await;
+                }
+            };
             let ask = async move {
                 if let Some(precheck) = &precheck
                     && let Some(why) = precheck.rejects(token.expose(), SystemTime::now(), Instant::now()).await
                 {
                     tracing::debug!(why, "A token is not good; nobody was asked");
+                    failed.await;
                     return Ok((Verdict::Nobody, lifetimes.end_of(&Verdict::Nobody)));
                 }
                 let _turn = if acquainted.contains_key(&key) { None } else { Some(strangers.turn().await?) };
                 let verdict = review(&cluster, &token, how, &audiences).await?;
-                if let Verdict::Known(_) = verdict {
-                    acquainted.insert(key, ()).await;
+                match verdict {
+                    Verdict::Known(_) => acquainted.insert(key, ()).await,
+                    Verdict::Nobody => failed.await,
                 }
                 let until = lifetimes.end_of(&verdict);
                 Ok((verdict, until))
@@ -284,7 +326,7 @@ impl Identities {
             verdicts.try_get_with(key, ask).await
         });
         let verdict = lookup.await.unwrap_or_else(|error| Err(Arc::new(ClusterError::Failed(error.to_string()))));
-        verdict.map(|(verdict, _)| verdict)
+        verdict.map(|(verdict, _)| verdict).map_err(|error| unavailable(&error))
     }
 
     fn key_of(&self, token: &str, how: How) -> Digest {

@@ -41,6 +41,8 @@ pub enum Reason {
     MalformedCredential,
     /// A credential that the cluster does not accept.
     InvalidCredential,
+    /// Too many credentials from one address that were not good.
+    Attempts,
     /// A browser request from another origin.
     CrossOrigin,
     /// A login that was finished before, took too long, or was begun elsewhere.
@@ -106,6 +108,7 @@ impl Reason {
         Self::NoCredential,
         Self::MalformedCredential,
         Self::InvalidCredential,
+        Self::Attempts,
         Self::CrossOrigin,
         Self::LoginStale,
         Self::LoginRefused,
@@ -149,6 +152,7 @@ impl Reason {
             Self::NoCredential => "no_credential",
             Self::MalformedCredential => "malformed_credential",
             Self::InvalidCredential => "invalid_credential",
+            Self::Attempts => "attempts",
             Self::CrossOrigin => "cross_origin",
             Self::LoginStale => "login_stale",
             Self::LoginRefused => "login_refused",
@@ -189,6 +193,7 @@ impl Reason {
             Self::UnknownRoute | Self::Hidden | Self::NotFound | Self::NoLogin => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoCredential | Self::InvalidCredential => StatusCode::UNAUTHORIZED,
+            Self::Attempts => StatusCode::TOO_MANY_REQUESTS,
             Self::CrossOrigin | Self::LoginRefused | Self::Forbidden | Self::NeverAllowed | Self::Datasource => {
                 StatusCode::FORBIDDEN
             }

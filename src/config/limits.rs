@@ -50,6 +50,9 @@ pub struct Limits {
     pub migrations: usize,
     /// `limits.logins`, default 64: logins that are being finished at once; more wait for their turn.
     pub logins: usize,
+    /// `limits.failed_attempts`, default 100: tokens and logins of one address within a minute that were not good, where
+    /// `listen.trusted_proxies` name addresses.
+    pub failed_attempts: u32,
     /// The bounds of PromQL text: `limits.query_text`, `.query_depth`, `.query_operators`, `.query_selectors`,
     /// `.query_tokens`, `.confined_query`, `.subquery_steps`, `.query_label_bytes`, `.query_repetitions`.
     pub promql: promql::Limits,
@@ -79,6 +82,7 @@ impl Default for Limits {
             query_points: 11_000,
             migrations: 2,
             logins: 64,
+            failed_attempts: 100,
             promql: promql::Limits::default(),
         }
     }
@@ -110,6 +114,7 @@ pub(super) fn read(root: &mut Section<'_>, notes: &mut Notes) -> Limits {
         query_points: section.count("query_points", d.query_points, (1, 1_000_000), notes),
         migrations: section.count("migrations", d.migrations, (1, 1000), notes),
         logins: section.count("logins", d.logins, (1, 10_000), notes),
+        failed_attempts: section.count("failed_attempts", d.failed_attempts, (1, 1_000_000), notes),
         promql: crate::promql::Limits {
             text: section.size("query_text", d.promql.text, (256, 1 << 20), notes),
             depth: section.count("query_depth", d.promql.depth, (4, 200), notes),

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 
 use super::body::Outgoing;
 use super::journal::{Journal, Style};
-use super::{Live, door, gallery, no_body_for};
+use super::{Live, door, no_body_for};
 use crate::page::Page;
 use crate::refusal::{Reason, Refusal};
 use crate::reply::{Body, Reply};
@@ -23,8 +23,9 @@ pub(super) fn reply(reply: Reply) -> Response<Body> {
 /// A refusal as its reader can use it. A person who is nobody yet is sent to log in instead; a script never is: it would
 /// follow to a server that does not expect it.
 pub(super) fn refusal(refusal: &Refusal, live: &Live, head: &Parts, journal: &mut Journal) -> Response<Body> {
-    let personal = is_person(head) || journal.is_form() && gallery::is_read(head);
-    if personal
+    let sent = journal.is_form() && door::wants_page(head);
+    let personal = is_person(head) || sent || is_sent_by_a_person(head);
+    if (is_person(head) || sent)
         && refusal.reason() == Reason::NoCredential
         && let Some(login) = &live.login
     {
@@ -112,6 +113,13 @@ pub(super) fn is_person(head: &http::request::Parts) -> bool {
     }
 }
 
+/// Whether a form is sent whose answer somebody reads, whoever made the form: pages of others send forms to us too.
+fn is_sent_by_a_person(head: &http::request::Parts) -> bool {
+    let is =
+        |name: &str, values: &[&str]| head.headers.get(name).is_some_and(|value| values.iter().any(|v| value == v));
+    head.method == Method::POST && is("sec-fetch-mode", &["navigate"]) && is("sec-fetch-dest", &["document", "iframe"])
+}
+
 fn json(refusal: &Refusal, style: Style) -> String {
     match style {
         Style::Perses => serde_json::json!({ "message": refusal.message() }),
@@ -164,6 +172,7 @@ fn page(refusal: &Refusal, live: &Live, journal: &Journal) -> Page {
                 .link(login.address("/-/whoami"), "Who am I, and where may I look");
             page = page.link(login.address("/-/logout"), "Log out");
         }
+        (Some(login), _) if refusal.way().is_none() => page = page.link(login.address("/"), "To the dashboards"),
         (None, Some(url)) => page = page.link(url.clone(), "To the dashboards"),
         _ => {}
     }

@@ -31,11 +31,12 @@ pub(super) struct Arrived {
 /// Somebody, by a bearer token or else by a session. `cookies` gets what the browser shall keep.
 pub(super) async fn arrive(
     live: &Live,
+    journal: &Journal,
     head: &Parts,
     cookies: &mut Vec<HeaderValue>,
     now: SystemTime,
 ) -> Result<Arrived, Refusal> {
-    if let Some(caller) = live.identities.bearer(&head.headers).await? {
+    if let Some(caller) = live.identities.bearer(&head.headers, journal.client()).await? {
         return Ok(Arrived { until: caller.until(), caller });
     }
     match &live.login {
@@ -63,8 +64,8 @@ pub(super) async fn open(
     let accept_encoding = head.headers.get(header::ACCEPT_ENCODING);
     let comes = head.headers.contains_key(header::AUTHORIZATION) || live.login.is_some();
     let caller = match open {
-        Open::Config if comes => arrive(live, head, cookies, now).await.ok().map(|arrived| arrived.caller),
-        Open::Ui(_) if comes && answer::is_person(head) => match arrive(live, head, cookies, now).await {
+        Open::Config if comes => arrive(live, journal, head, cookies, now).await.ok().map(|arrived| arrived.caller),
+        Open::Ui(_) if comes && answer::is_person(head) => match arrive(live, journal, head, cookies, now).await {
             Ok(arrived) => Some(arrived.caller),
             Err(refusal) if live.login.is_some() && refusal.reason() == Reason::NoCredential => return Err(refusal),
             // The files are for everybody, also while the cluster cannot be asked.
@@ -193,14 +194,14 @@ pub(super) async fn door(
             sent_to(StatusCode::FOUND, &place)
         }
         Door::Callback(callback) => {
-            let finished = login.finish(&head.headers, &callback, &live.identities, now).await?;
+            let finished = login.finish(&head.headers, &callback, &live.identities, journal.client(), now).await?;
             journal.caller(&finished.caller);
             cookies.extend(finished.cookies);
             sent_to(StatusCode::FOUND, finished.to.as_str())
         }
         Door::LogoutPage => {
             let mut none = Vec::new();
-            let caller = arrive(live, head, &mut none, now).await.ok().map(|arrived| arrived.caller);
+            let caller = arrive(live, journal, head, &mut none, now).await.ok().map(|arrived| arrived.caller);
             let page = match caller.filter(|caller| caller.how().is_session()) {
                 Some(caller) => Page::new("Log out?")
                     .text(format!("You are logged in as {}.", caller.identity().username))

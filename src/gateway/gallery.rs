@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::request::Parts;
 
 use super::journal::Journal;
 use super::{Live, door};
@@ -49,11 +48,6 @@ pub(super) async fn answer(
             door::sent_to(StatusCode::SEE_OTHER, &live.catalog.page_of(project.as_str(), name.as_str()))
         }
     }
-}
-
-/// Whether a person who sends the form reads the answer.
-pub(super) fn is_read(head: &Parts) -> bool {
-    door::wants_page(head)
 }
 
 fn page(live: &Live, fixed: &config::Fixed, shelf: &Shelf, wanted: &Wanted) -> Page {

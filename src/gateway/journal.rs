@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode};
 
+use super::Client;
 use crate::catalog::{Effect, Named};
 use crate::dial::DialError;
 use crate::identity::Caller;
@@ -26,6 +27,9 @@ pub(super) enum Style {
     Prometheus,
 }
 
+/// A logout in the words of an audit record.
+const LOGOUT: (&str, &str) = ("delete", "login");
+
 /// The account of one request.
 pub(super) struct Journal {
     metrics: Arc<Metrics>,
@@ -33,7 +37,7 @@ pub(super) struct Journal {
     began: Instant,
     id: [u8; 16],
     method: Method,
-    from: IpAddr,
+    from: Client,
     style: Style,
     word: &'static str,
     route: Option<Guarded>,
@@ -47,7 +51,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn begin(metrics: Arc<Metrics>, audit: Arc<Audit>, method: Method, from: IpAddr) -> Self {
+    pub(super) fn begin(metrics: Arc<Metrics>, audit: Arc<Audit>, method: Method, from: Client) -> Self {
         Self {
             metrics,
             audit,
@@ -86,7 +90,7 @@ impl Journal {
         }
         self.door = match route {
             Route::Door(Door::Callback(_)) => Some(("create", "login")),
-            Route::Door(Door::Logout) => Some(("delete", "login")),
+            Route::Door(Door::Logout) => Some(LOGOUT),
             Route::Door(Door::Login(_) | Door::LogoutPage) | Route::Open(_) | Route::Guarded(_) => None,
         };
     }
@@ -100,9 +104,15 @@ impl Journal {
         self.caller.as_ref()
     }
 
+    /// The client's address, where a trusted proxy named it; elsewhere it is one that many share.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.from.named.then_some(self.from.address)
+    }
+
     /// Whether a form of ours was sent.
     pub(super) fn is_form(&self) -> bool {
-        matches!(self.route, Some(Guarded::Gallery(GalleryCall::Make | GalleryCall::Restore(..))))
+        self.door == Some(LOGOUT)
+            || matches!(self.route, Some(Guarded::Gallery(GalleryCall::Make | GalleryCall::Restore(..))))
     }
 
     /// What a body turned out to be about.
@@ -176,7 +186,7 @@ impl Journal {
             user: identity.map(|identity| identity.username.as_str()),
             groups: identity.map(|identity| identity.groups.as_slice()),
             authenticated_by: self.caller.as_ref().map(|caller| caller.how().word()),
-            from: self.from,
+            from: self.from.address,
             verb: self.door.map(|(verb, _)| verb).or(facts.verb).unwrap_or(verb_of(&self.method)),
             resource: self.door.map(|(_, resource)| resource).or(facts.resource).unwrap_or(self.word),
             namespace: facts.namespace.as_deref().or(self.named.project.as_deref()),

@@ -44,7 +44,9 @@ fn only_trusted_proxies_name_the_client() {
             })
             .collect();
         let peer = Peer { address: SocketAddr::new(peer.parse().unwrap(), 1), tls: false };
-        client_address(&map, peer, &trusted).to_string()
+        let Client { address, named } = client_address(&map, peer, &trusted);
+        assert_eq!(named, address.to_string() == "12.34.56.78", "who is named by a proxy, and nobody else");
+        address.to_string()
     };
     assert_eq!(address(&["12.34.56.78"], "9.9.9.9", &["127.0.0.0/8"]), "9.9.9.9", "a stranger's word is nothing");
     assert_eq!(address(&["12.34.56.78"], "127.0.0.1", &["127.0.0.0/8"]), "12.34.56.78");

@@ -7,6 +7,7 @@ mod idtoken;
 mod provider;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -349,12 +350,13 @@ impl Login {
     /// this is. Whatever session the browser had before plays no part.
     ///
     /// # Errors
-    /// With a way to try again.
+    /// With a way to try again; 429 after many failures from the client's address, if that is known.
     pub async fn finish(
         &self,
         headers: &HeaderMap,
         callback: &Callback,
         identities: &Identities,
+        from: Option<IpAddr>,
         now: SystemTime,
     ) -> Result<Finished, Refusal> {
         let again = |refusal: Refusal, to: &str| refusal.next(self.entrance(to), "Log in again");
@@ -370,6 +372,7 @@ impl Login {
         };
         let state = callback.state.as_ref().ok_or_else(stale)?;
         let begun = self.begun(headers, state.expose(), now).ok_or_else(stale)?;
+        identities.may_try(from).await.map_err(|refusal| again(refusal, &begun.to))?;
         let tag = digest::digest(&digest::SHA256, begun.state.as_bytes());
         let mut id = SessionId::default();
         id.copy_from_slice(&tag.as_ref()[..16]);
@@ -379,6 +382,9 @@ impl Login {
         let (session, caller) = match self.redeem(callback, &begun, identities, now).await {
             Ok(found) => found,
             Err((outcome, refusal)) => {
+                if matches!(outcome, LoginOutcome::Failed | LoginOutcome::Rejected) {
+                    identities.failed(from).await;
+                }
                 self.metrics.login(outcome);
                 return Err(again(refusal, &begun.to));
             }

@@ -9,6 +9,43 @@ use crate::support::{More, Process, gate_with};
 
 const SESSION: &str = "__Host-perses-session";
 
+/// A form whose answer somebody reads is answered by a page, whoever made the form; a script reads JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_refused_is_answered_by_a_page() {
+    let gate = gate_with_login("").await;
+    let mut browser = Browser::of(&gate);
+    browser.logs_in(&gate, "ada", "/").await;
+    let jar = browser.jar.clone();
+    let (goes, document) = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"));
+    let (elsewhere, evil) = (("sec-fetch-site", "cross-site"), ("origin", "https://evil.example"));
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for (path, headers, status, page) in [
+        ("/-/logout", vec![goes, document, elsewhere, evil], 403, true),
+        ("/-/logout", vec![goes, ("sec-fetch-dest", "iframe"), ("sec-fetch-site", "same-site"), evil], 403, true),
+        ("/-/logout", vec![("accept", "text/html"), evil], 403, true),
+        ("/-/logout", vec![("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), elsewhere, evil], 403, false),
+        ("/-/logout", vec![("accept", "application/json"), evil], 403, false),
+        ("/-/gallery", vec![goes, document, elsewhere, evil, form], 403, true),
+        ("/-/gallery/restore/team-a/x", vec![goes, document, elsewhere, evil, form], 403, true),
+        ("/api/v1/projects", vec![goes, document, elsewhere, evil, form], 403, true),
+        ("/api/v1/projects", vec![("accept", "text/html"), evil, form], 403, false),
+        ("/-/callback", vec![goes, document, elsewhere, evil, form], 405, true),
+    ] {
+        let answer = browser.send("POST", path, &headers, "").await;
+        let text = answer.text();
+        assert_eq!(answer.status, status, "{path} {headers:?}: {text}");
+        assert_eq!(text.starts_with("<!doctype html>"), page, "{path} {headers:?}: {text}");
+        let kind = answer.headers["content-type"].to_str().unwrap();
+        assert_eq!(kind, if page { "text/html; charset=utf-8" } else { "application/json" }, "{path}");
+        if page && status == 403 {
+            assert!(text.contains("You may not do this") && text.contains("href=\""), "a way on: {text}");
+            assert!(answer.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+        }
+        assert_eq!(browser.jar, jar, "nothing has happened to the session");
+    }
+    assert_eq!(browser.who().await, "ada");
+}
+
 /// Other origins, our sister applications among them, get nothing by a cookie; tokens are not theirs to send.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cookie_counts_for_our_own_pages_only() {

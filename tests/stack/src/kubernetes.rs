@@ -3,6 +3,8 @@
 
 mod token;
 
+pub(crate) use token::plain;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -3,11 +3,13 @@
 //!
 //! It behaves as the API server does where the product can see it, counts what it was asked, and can be told to fail.
 
+mod accounts;
 mod oauth;
 mod objects;
 mod own;
 mod rbac;
 mod remote;
+mod reviews;
 mod serve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +42,14 @@ pub enum Endpoint {
     AccessReviews,
     Projects,
     Namespaces,
+    /// Reviews of rights in one namespace, of one's own, and of all that one may do.
+    OtherReviews,
+    /// Reviews of rights in OpenShift's older words.
+    OlderReviews,
+    /// TokenRequest of service accounts.
+    TokenRequests,
+    /// `/.well-known/openid-configuration` and `/openid/v1/jwks`
+    Issuer,
     /// `users/~`
     Users,
     SelfReviews,
@@ -115,6 +125,7 @@ struct State {
     advance: Duration,
     oauth: oauth::Oauth,
     objects: objects::Objects,
+    keys: accounts::Keys,
     /// The real API server, if there is one.
     behind: Option<Arc<Https>>,
 }
@@ -196,38 +207,34 @@ impl Cluster {
         state.tokens.insert(text.to_owned(), record);
     }
 
-    /// A service account's token, meant for these audiences; for the API server's own if there are none.
+    /// A service account's token, meant for these audiences; for the API server's own if there are none, and then without
+    /// an end, as one that lies in a Secret.
     #[must_use]
     pub fn service_account_token(&self, namespace: &str, name: &str, audiences: &[&str]) -> String {
-        let user = format!("system:serviceaccount:{namespace}:{name}");
-        let groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-        let mut state = self.state();
-        let token = state.oauth.mint("e30.e30.", 43);
-        state.groups.insert(user.clone(), groups);
-        let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
-        let (client, seen) = (String::new(), state.now());
-        let record = Token { user, client, expires: None, scopes: Vec::new(), audiences, seen, idle: None };
-        state.tokens.insert(token.clone(), record);
-        token
+        let audiences: Vec<String> = audiences.iter().map(|audience| (*audience).to_owned()).collect();
+        accounts::issue(&mut self.state(), namespace, name, &audiences, None)
     }
 
     /// A service account's token for the API server that ends `seconds` from now, which may be negative.
     #[must_use]
     pub fn service_account_token_ending(&self, namespace: &str, name: &str, seconds: i64) -> String {
-        let token = self.service_account_token(namespace, name, &[]);
         let mut state = self.state();
-        let now = SystemTime::now() + state.advance;
         let span = Duration::from_secs(seconds.unsigned_abs());
-        if let Some(known) = state.tokens.get_mut(&token) {
-            known.expires = Some(if seconds < 0 { now - span } else { now + span });
-        }
-        token
+        let expires = if seconds < 0 { state.now() - span } else { state.now() + span };
+        accounts::issue(&mut state, namespace, name, &[], Some(expires))
+    }
+
+    /// Tokens of service accounts are signed with another key from now on; the one before stays published.
+    pub fn rotate_account_keys(&self) {
+        self.state().keys.rotate();
     }
 
     /// Deletes a service account with its tokens.
     pub fn remove_account(&self, namespace: &str, name: &str) {
         let user = format!("system:serviceaccount:{namespace}:{name}");
-        self.state().tokens.retain(|_, token| token.user != user);
+        let mut state = self.state();
+        state.tokens.retain(|_, token| token.user != user);
+        state.groups.remove(&user);
     }
 
     /// Deletes a token.

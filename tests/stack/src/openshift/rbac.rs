@@ -86,9 +86,13 @@ impl Rbac {
         ];
         let mut edit = view.clone();
         edit.push(rule(&[""], &["secrets", "configmaps", "pods", "services"], &all));
+        edit.push(rule(&[""], &["serviceaccounts/token"], &["create"]));
         edit.push(rule(&["perses.dev"], &["persesdashboards", "persesdatasources"], &["create", "patch", "delete"]));
         let mut admin = edit.clone();
         admin.push(rule(&["rbac.authorization.k8s.io"], &["roles", "rolebindings"], &all));
+        for group in ["authorization.k8s.io", "authorization.openshift.io"] {
+            admin.push(rule(&[group], &["localsubjectaccessreviews"], &["create"]));
+        }
         let delegator = vec![
             rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
             rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
@@ -130,6 +134,19 @@ impl Rbac {
                 };
                 here && theirs && self.covers(&binding.role, asked)
             })
+    }
+
+    /// The rules that somebody holds in a namespace, or everywhere.
+    pub(super) fn held(&self, who: &Who, namespace: &str) -> Vec<&Rule> {
+        let held = |binding: &&Binding| {
+            let here = binding.namespace.as_ref().is_none_or(|bound| bound == namespace);
+            here && match &binding.subject {
+                Subject::User(user) => *user == who.user,
+                Subject::Group(group) => who.groups.contains(group),
+            }
+        };
+        let bound = self.bindings.iter().filter(held);
+        bound.filter_map(|binding| self.roles.get(&binding.role)).flatten().collect()
     }
 
     fn covers(&self, role: &str, asked: &Asked) -> bool {

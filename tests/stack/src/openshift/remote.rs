@@ -56,6 +56,7 @@ fn obey(cluster: &Cluster, request: &Request<Incoming>) -> (bool, String) {
             "apiVersion": get("api"), "kind": get("kind"),
             "metadata": { "name": get("name"), "namespace": get("namespace") }, "spec": {},
         })),
+        "keys" => cluster.rotate_account_keys(),
         "lifetime" => cluster.set_token_lifetime(get("seconds").parse().ok()),
         "inactivity" => cluster.set_inactivity((!get("seconds").is_empty()).then_some(seconds)),
         "grant" => cluster.set_grant(match get("to") {

@@ -17,7 +17,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::oauth::{self, Question};
 use super::rbac::{Asked, Who};
-use super::{API, Cluster, Endpoint, Fault, State, Token, objects, own};
+use super::reviews::{self, Review};
+use super::{API, Cluster, Endpoint, Fault, State, Token, accounts, objects, own};
 use crate::http::Https;
 
 /// Where the cluster publishes the authority of its routers.
@@ -55,7 +56,8 @@ pub(super) async fn serve(listener: TcpListener, shown: Shown, cluster: Cluster,
 
 /// Whether OpenShift adds it to what a real API server has.
 fn is_added(endpoint: Endpoint) -> bool {
-    matches!(endpoint, Endpoint::Discovery | Endpoint::Users | Endpoint::AccessTokens | Endpoint::Webhook)
+    use Endpoint::{AccessTokens, Discovery, OlderReviews, Users, Webhook};
+    matches!(endpoint, Discovery | Users | AccessTokens | Webhook | OlderReviews)
 }
 
 async fn forward(
@@ -84,7 +86,13 @@ fn endpoint(face: Face, method: &Method, path: &str) -> Option<Endpoint> {
         (Face::Api, "GET", "/.well-known/oauth-authorization-server") => Some(Endpoint::Discovery),
         (Face::Api, "POST", "/apis/authentication.k8s.io/v1/tokenreviews") => Some(Endpoint::TokenReviews),
         (Face::Api, "POST", "/apis/oauth.openshift.io/v1/tokenreviews") => Some(Endpoint::Webhook),
-        (Face::Api, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews") => Some(Endpoint::AccessReviews),
+        (Face::Api, "GET", "/.well-known/openid-configuration" | "/openid/v1/jwks") => Some(Endpoint::Issuer),
+        (Face::Api, "POST", path) if accounts::asked(path).is_some() => Some(Endpoint::TokenRequests),
+        (Face::Api, "POST", path) if Review::read(path).is_some() => match Review::read(path) {
+            Some(Review::Subject) => Some(Endpoint::AccessReviews),
+            Some(Review::Older(_)) => Some(Endpoint::OlderReviews),
+            _ => Some(Endpoint::OtherReviews),
+        },
         (Face::Api, "GET", "/apis/project.openshift.io/v1/projects") => Some(Endpoint::Projects),
         (Face::Api, "GET", "/api/v1/namespaces") => Some(Endpoint::Namespaces),
         (Face::Api, "GET", "/apis") => Some(Endpoint::Apis),
@@ -227,12 +235,25 @@ async fn whole(
         Some(Endpoint::TokenReviews | Endpoint::Webhook) if !may("create", "authentication.k8s.io", "tokenreviews") => {
             status(403, "forbidden")
         }
-        Some(Endpoint::AccessReviews) if !may("create", "authorization.k8s.io", "subjectaccessreviews") => {
-            status(403, "forbidden")
-        }
         Some(Endpoint::Namespaces) if !may("list", "", "namespaces") => status(403, "forbidden"),
         Some(Endpoint::TokenReviews | Endpoint::Webhook) => token_review(&mut state, body),
-        Some(Endpoint::AccessReviews) => access_review(&state, body, matches!(fault, Some(Fault::Contradiction))),
+        Some(Endpoint::AccessReviews | Endpoint::OtherReviews | Endpoint::OlderReviews) => match Review::read(&path) {
+            Some(review) => {
+                reviews::answer(&state, &review, &caller, body, matches!(fault, Some(Fault::Contradiction)))
+            }
+            None => missing(),
+        },
+        Some(Endpoint::TokenRequests) => accounts::request(&mut state, &caller, &path, body),
+        // Who is allowed to know: every service account, and whoever may do everything.
+        Some(Endpoint::Issuer) => {
+            let account = caller.groups.iter().any(|group| group == "system:serviceaccounts");
+            let asked = Asked { verb: "get".into(), path: Some(path.clone()), ..Asked::default() };
+            match (account || state.rbac.allows(&caller, &asked), path.as_str()) {
+                (false, _) => status(403, "forbidden"),
+                (true, "/openid/v1/jwks") => accounts::keys(&mut state),
+                (true, _) => accounts::document(),
+            }
+        }
         Some(Endpoint::Namespaces) => list(state.namespaces.iter().map(String::as_str), "NamespaceList"),
         Some(Endpoint::Projects) => {
             if caller
@@ -311,50 +332,15 @@ fn token_review(state: &mut State, body: &[u8]) -> Response<Full<Bytes>> {
             if let Some(uid) = uid(&token.user) {
                 user["uid"] = json!(uid);
             }
+            if let Some(id) = accounts::credential(&text) {
+                user["extra"] = json!({ "authentication.kubernetes.io/credential-id": [id] });
+            }
             if !token.scopes.is_empty() {
                 user["extra"] = json!({ "scopes.authorization.openshift.io": token.scopes });
             }
             let audiences: Vec<&String> = asked.iter().filter(|audience| meant(&token, audience)).collect();
             json!({ "authenticated": true, "user": user, "audiences": audiences })
         }
-    };
-    reply(201, review.to_string())
-}
-
-fn access_review(state: &State, body: &[u8], contradiction: bool) -> Response<Full<Bytes>> {
-    let Some(mut review) = object(body) else { return status(400, "no JSON object") };
-    let spec = &review["spec"];
-    let strings = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).unwrap_or_default();
-    let scopes = spec["extra"].get("scopes.authorization.openshift.io").map(strings);
-    let who =
-        Who { user: spec["user"].as_str().unwrap_or_default().to_owned(), groups: strings(&spec["groups"]), scopes };
-    let asked = if let Some(path) = spec["nonResourceAttributes"]["path"].as_str() {
-        let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default().to_owned();
-        Asked { path: Some(path.to_owned()), verb, ..Asked::default() }
-    } else {
-        let part = |key: &str| spec["resourceAttributes"][key].as_str().unwrap_or_default().to_owned();
-        let (resource, subresource) = (part("resource"), part("subresource"));
-        let resource = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
-        Asked {
-            namespace: part("namespace"),
-            verb: part("verb"),
-            group: part("group"),
-            resource,
-            name: part("name"),
-            path: None,
-        }
-    };
-    if spec.get("resourceAttributes").is_some() == spec.get("nonResourceAttributes").is_some() {
-        return status(422, "exactly one of nonResourceAttributes or resourceAttributes must be specified");
-    }
-    if who.user.is_empty() && who.groups.is_empty() {
-        return status(422, "at least one of user or group must be specified");
-    }
-    let allowed = state.rbac.allows(&who, &asked);
-    review["status"] = if contradiction {
-        json!({ "allowed": true, "denied": true })
-    } else {
-        json!({ "allowed": allowed, "reason": if allowed { "RBAC: allowed" } else { "" } })
     };
     reply(201, review.to_string())
 }

@@ -103,6 +103,10 @@ async fn the_oauth_server_as_another_client_meets_it() {
     let cluster = stand_in.cluster();
     cluster.add_user("ada", &["devs"]);
     cluster.set_password("ada", "lovelace");
+    cluster.add_namespace("team-a");
+    cluster.bind_role("team-a", "ada", "edit");
+    cluster.bind_role("team-a", "system:serviceaccount:team-a:chief", "admin");
+    cluster.bind_cluster_role("root", "cluster-admin");
     let key = "serviceaccounts.openshift.io/oauth-redirecturi.app";
     cluster.annotate_account("perses", "perses-sidecar", key, "https://app.example/-/callback");
     let file = folder.join("world.json");
@@ -113,6 +117,8 @@ async fn the_oauth_server_as_another_client_meets_it() {
         "private": cluster.service_account_token("perses", "perses-sidecar", &["login"]),
         "foreign": cluster.service_account_token("perses", "other", &[]),
         "full": cluster.issue_token("ada"),
+        "chief": cluster.service_account_token("team-a", "chief", &[]),
+        "root": cluster.issue_token("root"),
         "users": { "ada": { "password": "lovelace" } },
     });
     fs::write(&file, world.to_string()).unwrap();

@@ -23,6 +23,8 @@ const WHOAMI: &str = "/-/whoami";
 /// Everything; scenes keep to namespaces of their own, so that all can wait at once.
 pub(crate) async fn suite(stage: &Stage) {
     the_words_of_the_api(stage).await;
+    reviews_of_ones_own(stage).await;
+    tokens_on_request(stage).await;
     tokio::join!(
         tokens(stage),
         groups(stage),
@@ -136,6 +138,148 @@ async fn the_words_of_the_api(stage: &Stage) {
         _ => [(404, 403), (404, 403), (404, 404), (401, 401)],
     };
     assert_eq!(got, expected, "sidecar, eve, root, private audience");
+}
+
+/// The other ways to ask who may what: about oneself, in one namespace, and for all rules at once.
+async fn reviews_of_ones_own(stage: &Stage) {
+    let ground = &stage.world.ground;
+    let https = Https::new(ground.url(), &fs::read_to_string(ground.ca_file()).unwrap()).unwrap();
+    let post = async |token: &str, path: &str, body: &Value| {
+        let path = format!("/apis/authorization.k8s.io/v1/{path}");
+        https.send("POST", &path, token, "application/json", body.to_string()).await.unwrap()
+    };
+    let what = |verb: &str, namespace: &str| json!({ "group": "perses.dev", "resource": "persesdashboards", "verb": verb, "namespace": namespace });
+    for (who, verb, namespace, allowed) in [
+        ("ada", "patch", "team-a", true),
+        ("ada", "patch", "team-b", false),
+        ("ada", "get", "team-b", true),
+        ("eve", "get", "team-a", false),
+        ("root", "delete", "", true),
+    ] {
+        let asked = json!({ "spec": { "resourceAttributes": what(verb, namespace) } });
+        let answer = post(ground.token(who), "selfsubjectaccessreviews", &asked).await;
+        let verdict = &answer.json()["status"]["allowed"];
+        assert_eq!((answer.status, verdict), (201, &json!(allowed)), "{who} {verb} {namespace}: {}", answer.text());
+    }
+    let ada = ground.token("ada");
+    assert_eq!(post(ada, "selfsubjectaccessreviews", &json!({ "spec": {} })).await.status, 422);
+    assert_eq!(post("sha256~nobody", "selfsubjectaccessreviews", &json!({ "spec": {} })).await.status, 401);
+
+    // Whoever administers a namespace may ask about anybody there, and nowhere else.
+    ground.add_namespace("words").await.unwrap();
+    let chief = member(stage, "words", "chief", "admin").await;
+    let local = |namespace: &str| format!("namespaces/{namespace}/localsubjectaccessreviews");
+    let about = |user: &str, namespace: &str| {
+        let asked = what("patch", namespace);
+        json!({ "spec": { "user": user, "groups": ["system:authenticated"], "resourceAttributes": asked } })
+    };
+    for (token, place, user, namespace, status, allowed) in [
+        (chief.as_str(), "words", "system:serviceaccount:words:chief", "words", 201, Some(true)),
+        (&chief, "words", "ada", "words", 201, Some(false)),
+        (&chief, "words", "ada", "team-a", 422, None),
+        (&chief, "team-a", "ada", "team-a", 403, None),
+        (ada, "words", "ada", "words", 403, None),
+    ] {
+        let answer = post(token, &local(place), &about(user, namespace)).await;
+        let verdict = answer.json()["status"]["allowed"].as_bool();
+        assert_eq!((answer.status, verdict), (status, allowed), "{place} {user} {namespace}: {}", answer.text());
+    }
+
+    for (namespace, patches) in [("team-a", true), ("team-b", false)] {
+        let asked = json!({ "spec": { "namespace": namespace } });
+        let answer = post(ada, "selfsubjectrulesreviews", &asked).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let told = answer.json();
+        let rules = told["status"]["resourceRules"].as_array().cloned().unwrap_or_default();
+        let has = |rule: &Value, key: &str, word: &str| {
+            rule[key].as_array().is_some_and(|all| all.iter().any(|one| one == word || one == "*"))
+        };
+        let may = |verb: &str| {
+            let ours =
+                |rule: &&Value| has(rule, "apiGroups", "perses.dev") && has(rule, "resources", "persesdashboards");
+            rules.iter().filter(ours).any(|rule| has(rule, "verbs", verb))
+        };
+        assert_eq!((may("get"), may("patch")), (true, patches), "{namespace}: {told}");
+    }
+    assert_eq!(post(ada, "selfsubjectrulesreviews", &json!({ "spec": {} })).await.status, 400);
+}
+
+/// TokenRequest, and the keys that its tokens are signed with.
+async fn tokens_on_request(stage: &Stage) {
+    const API: &str = "https://kubernetes.default.svc";
+    let ground = &stage.world.ground;
+    let https = Https::new(ground.url(), &fs::read_to_string(ground.ca_file()).unwrap()).unwrap();
+    let sidecar = fs::read_to_string(ground.token_file()).unwrap();
+    let ada = ground.token("ada");
+    // The account is there from now on.
+    ground.account_token("team-a", "trainer", &[]).await.unwrap();
+    ground.account_token("team-b", "trainer", &[]).await.unwrap();
+    let ask = async |token: &str, namespace: &str, account: &str, spec: Value| {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let body = json!({ "spec": spec }).to_string();
+        https.send("POST", &path, token, "application/json", body).await.unwrap()
+    };
+    for (token, namespace, account, spec, status) in [
+        (ada, "team-a", "trainer", json!({}), 201),
+        (ada, "team-a", "nobody", json!({}), 404),
+        (ada, "team-b", "trainer", json!({}), 403),
+        (ground.token("eve"), "team-a", "trainer", json!({}), 403),
+        (ada, "team-a", "trainer", json!({ "expirationSeconds": 60 }), 422),
+        ("sha256~nobody", "team-a", "trainer", json!({}), 401),
+    ] {
+        let answer = ask(token, namespace, account, spec.clone()).await;
+        assert_eq!(answer.status, status, "{namespace} {account} {spec}: {}", answer.text());
+    }
+    let part = |token: &str, at: usize| -> Value {
+        let text = token.split('.').nth(at).unwrap();
+        serde_json::from_slice(&perses_sidecar_stack::encoding::from_base64url(text).unwrap()).unwrap()
+    };
+    let get = async |token: &str, path: &str| https.send("GET", path, token, "", String::new()).await.unwrap();
+    let (document, keys) = ("/.well-known/openid-configuration", "/openid/v1/jwks");
+    for path in [document, keys] {
+        let all = [get(&sidecar, path).await.status, get(ada, path).await.status, get("x", path).await.status];
+        assert_eq!(all, [200, 403, 401], "{path}: service accounts may know");
+    }
+    assert_eq!(get(&sidecar, document).await.json()["issuer"], API);
+    let published = get(&sidecar, keys).await.json();
+    for (audiences, meant) in [(json!([]), API), (json!(["vault"]), "vault")] {
+        let spec = json!({ "audiences": audiences, "expirationSeconds": 1200 });
+        let answer = ask(ada, "team-a", "trainer", spec).await.json();
+        let token = answer["status"]["token"].as_str().unwrap().to_owned();
+        perses_sidecar_stack::secrets::note(&token);
+        let claims = part(&token, 1);
+        let number = |key: &str| claims[key].as_i64().unwrap_or_else(|| panic!("{key}: {claims}"));
+        assert_eq!((&claims["iss"], &claims["aud"]), (&json!(API), &json!([meant])), "{claims}");
+        assert_eq!(claims["sub"], "system:serviceaccount:team-a:trainer");
+        assert_eq!(claims["kubernetes.io"]["namespace"], "team-a");
+        assert_eq!(claims["kubernetes.io"]["serviceaccount"]["name"], "trainer");
+        assert!((1190..=1210).contains(&(number("exp") - number("iat"))), "{claims}");
+        assert!(answer["status"]["expirationTimestamp"].as_str().unwrap().ends_with('Z'), "{answer}");
+
+        // Signed by a key that is published under its name, and by no other.
+        let kid = part(&token, 0)["kid"].clone();
+        let key = published["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid).unwrap();
+        let bytes = |name: &str| perses_sidecar_stack::encoding::from_base64url(key[name].as_str().unwrap()).unwrap();
+        let point = [vec![4], bytes("x"), bytes("y")].concat();
+        let algorithm = &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED;
+        let (text, signature) = token.rsplit_once('.').unwrap();
+        let signature = perses_sidecar_stack::encoding::from_base64url(signature).unwrap();
+        let key = aws_lc_rs::signature::UnparsedPublicKey::new(algorithm, point);
+        key.verify(text.as_bytes(), &signature).unwrap();
+        assert!(key.verify(format!("{text}x").as_bytes(), &signature).is_err());
+
+        let review = async |audiences: Value| {
+            let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+            let body = json!({ "spec": { "token": token, "audiences": audiences } }).to_string();
+            https.send("POST", path, &sidecar, "application/json", body).await.unwrap().json()["status"].clone()
+        };
+        let status = review(json!([meant])).await;
+        assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!([meant])), "{status}");
+        let id = format!("JTI={}", claims["jti"].as_str().unwrap());
+        assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/credential-id"], json!([id]), "{status}");
+        let elsewhere = if meant == API { json!(["vault"]) } else { json!([API]) };
+        assert_ne!(review(elsewhere).await["authenticated"], json!(true));
+    }
 }
 
 async fn tokens(stage: &Stage) {

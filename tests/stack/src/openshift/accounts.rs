@@ -182,6 +182,7 @@ fn rfc3339(seconds: i64) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::openshift::Cluster;

@@ -23,9 +23,9 @@ pub(super) fn reply(reply: Reply) -> Response<Body> {
 /// A refusal as its reader can use it. A person who is nobody yet is sent to log in instead; a script never is: it would
 /// follow to a server that does not expect it.
 pub(super) fn refusal(refusal: &Refusal, live: &Live, head: &Parts, journal: &mut Journal) -> Response<Body> {
-    let sent = journal.is_form() && door::wants_page(head);
-    let personal = is_person(head) || sent || is_sent_by_a_person(head);
-    if (is_person(head) || sent)
+    let form = journal.is_form() && door::wants_page(head);
+    let personal = is_person(head) || form || is_sent_by_a_person(head);
+    if (is_person(head) || form)
         && refusal.reason() == Reason::NoCredential
         && let Some(login) = &live.login
     {

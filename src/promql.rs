@@ -117,6 +117,14 @@ impl MetricPattern {
         Ok(if prefix { Self::Prefix(name.to_owned()) } else { Self::Exact(name.to_owned()) })
     }
 
+    /// In RE2 syntax. A legacy name has no letter that means anything there.
+    fn regex(&self) -> String {
+        match self {
+            Self::Exact(exact) => exact.clone(),
+            Self::Prefix(prefix) => format!("{prefix}.*"),
+        }
+    }
+
     fn covers(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
@@ -337,19 +345,44 @@ pub fn confine_selector(
     write(tree, root, text, (reach, labels), limits, features)
 }
 
-/// The selector of everything within a reach; `None` when that is everything there is.
+/// The selectors that together find everything within a reach: one for the default label, and one for each rule that names
+/// another. None when everything there is may be read.
 #[must_use]
-pub fn confined_selector_for(reach: &Reach, labels: &Labels) -> Option<Confined> {
+pub fn confined_selectors_for(reach: &Reach, labels: &Labels) -> Vec<Confined> {
     if *reach == Reach::Everything {
-        return None;
+        return Vec::new();
     }
+    let mut all = vec![selector_for(reach, labels, None)];
+    if matches!(reach, Reach::Namespaces(names) if names.is_empty()) {
+        return all;
+    }
+    let elsewhere = labels.rules.iter().enumerate().filter(|(_, rule)| rule.label != labels.default);
+    all.extend(elsewhere.map(|(index, _)| selector_for(reach, labels, Some(index))));
+    all
+}
+
+/// The selector of everything that a rule or the default label owns.
+fn selector_for(reach: &Reach, labels: &Labels, rule: Option<usize>) -> Confined {
     let mut tree = tree::Tree::default();
-    let root = tree.add(tree::Node::Selector(tree::Selector::default()));
-    guard::apply(&mut tree, reach, labels);
+    if let Some(index) = rule {
+        // Of two rules that cover a metric the first counts.
+        let (before, own) = (&labels.rules[..index], &labels.rules[index..=index]);
+        for (op, rules) in [(tree::MatchOp::Regex, own), (tree::MatchOp::NotRegex, before)] {
+            let names = rules.iter().flat_map(|rule| &rule.metrics).map(MetricPattern::regex).collect::<Vec<_>>();
+            if !names.is_empty() {
+                let value = std::borrow::Cow::Owned(names.join("|").into_bytes());
+                tree.matchers.push(tree::Matcher { label: "__name__".into(), op, value, implied: false });
+            }
+        }
+    }
+    let matchers = tree::Run { start: 0, end: tree::count(&tree.matchers) };
+    let mut selector = tree::Selector { matchers, ..tree::Selector::default() };
+    selector.guard = guard::of_all(reach, rule);
+    let root = tree.add(tree::Node::Selector(selector));
     // It is never too long; if it were, it would select nothing.
     let text = print::print(&tree, root, (reach, labels), 256, usize::MAX)
         .unwrap_or_else(|print::TooLong| format!("{{{0}=\"\",{0}!=\"\"}}", labels.default));
-    Some(Confined { text, selectors: 1 })
+    Confined { text, selectors: 1 }
 }
 
 /// Several names become a plain alternation, which only Kubernetes names can be.
@@ -385,6 +418,20 @@ fn write(
     let capacity = text.len() + (text.len() >> 3) + tree.selectors.saturating_mul(labels.default.len() + 8 + names);
     let printed = print::print(&tree, root, (reach, labels), capacity, limits.confined)
         .map_err(|print::TooLong| Error::limit("limits.confined_query", limits.confined as u64, text, 0))?;
+    read_back(&tree, root, &printed, text, (reach, labels), limits, features)?;
+    Ok(Confined { text: printed, selectors: tree.selectors })
+}
+
+/// Whether the printed text says what was meant and stays within the reach, to whoever reads it next.
+fn read_back(
+    tree: &tree::Tree<'_>,
+    root: tree::Id,
+    printed: &str,
+    text: &str,
+    (reach, labels): (&Reach, &Labels),
+    limits: &Limits,
+    features: Features,
+) -> Result<(), Error> {
     let own = Limits {
         // They were counted.
         repetitions: u64::MAX,
@@ -393,17 +440,16 @@ fn write(
         ..*limits
     };
     let failed = |message: &str| Error::new(ErrorKind::ReadBack, text, 0, message);
-    let room = tree::Tree::with_capacity(tree.nodes.len(), tree.matchers.len() + 2 * tree.selectors);
-    let (again, again_root) = parse::parse_into(room, &printed, &own, features)
+    let mut again = tree::Tree::with_capacity(tree.nodes.len(), tree.matchers.len() + 2 * tree.selectors);
+    let again_root = parse::parse_into(&mut again, printed, &own, features)
         .map_err(|error| failed(&format!("the confined text: {error}")))?;
-    if again_root != root || !guard::same(&tree, &again, labels) {
+    if again_root != root || !guard::same(tree, &again, labels) {
         return Err(failed("the confined text does not read back as it was meant"));
     }
     if !guard::holds(&again, reach, labels) {
         return Err(failed("the confined text has a selector without its matcher"));
     }
-    let selectors = tree.selectors;
-    Ok(Confined { text: printed, selectors })
+    Ok(())
 }
 
 #[cfg(test)]

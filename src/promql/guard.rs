@@ -20,10 +20,8 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
         let rule = index.map(|index| &labels.rules[index]);
         let label = rule.map_or(labels.default.as_str(), |rule| rule.label.as_str());
         let names = match reach {
-            Reach::Everything => Names::Everything,
-            Reach::AnyNamespace => Names::Any,
-            Reach::Namespaces(names) if names.is_empty() => Names::Nothing,
-            Reach::Namespaces(names) => pick(names, label, own, picked),
+            Reach::Namespaces(names) if !names.is_empty() => pick(names, label, own, picked),
+            whole => all_of(whole),
         };
         // What the guard says need not be said twice. A literal on the label has cut the names already.
         for matcher in own {
@@ -42,7 +40,25 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
             };
             matcher.implied = matcher.label == label && said() || where_said();
         }
-        selector.guard = Guard { names, rule: index.map(|index| u32::try_from(index).unwrap_or(u32::MAX)) };
+        selector.guard = guard(names, index);
+    }
+}
+
+fn guard(names: Names, rule: Option<usize>) -> Guard {
+    Guard { names, rule: rule.map(|index| u32::try_from(index).unwrap_or(u32::MAX)) }
+}
+
+/// The guard of a selector that says nothing of its owner.
+pub(super) fn of_all(reach: &Reach, rule: Option<usize>) -> Guard {
+    guard(all_of(reach), rule)
+}
+
+fn all_of(reach: &Reach) -> Names {
+    match reach {
+        Reach::Everything => Names::Everything,
+        Reach::AnyNamespace => Names::Any,
+        Reach::Namespaces(names) if names.is_empty() => Names::Nothing,
+        Reach::Namespaces(_) => Names::All,
     }
 }
 

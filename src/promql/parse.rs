@@ -3,37 +3,41 @@
 //! Depth, operators, selectors and tokens are bounded before they cost anything, so no input can exhaust the stack. What
 //! the grammar of Prometheus 3.16 does not know is refused; so are its experimental parts unless the backend has them.
 
+mod binary;
 mod brackets;
+mod calls;
 mod selector;
 
 use std::borrow::Cow;
 
-use super::functions::{self, Function, aggregation};
-use super::lex::{Lexeme, Lexer, Token, number_value, unquote, unquote_text};
-use super::tree::{Arguments, Binary, Fill, Group, Grouping, Id, Matching, Node, Op, Run, Tree, Type, UNARY, count};
+use super::functions::aggregation;
+use super::lex::{Lexeme, Lexer, Token, number_value, unquote};
+use super::tree::{Id, Node, Op, Tree, Type, UNARY};
 use super::words::Word;
-use super::{Error, ErrorKind, Features, Limits};
-use super::{cost, regex};
+use super::{Error, ErrorKind, Features, Limits, cost};
 
 /// Parses a whole query.
 pub(super) fn parse<'a>(text: &'a str, limits: &Limits, features: Features) -> Result<(Tree<'a>, Id), Error> {
     // A guess that suits most queries; a large one grows.
-    let tree = Tree::with_capacity((text.len() / 14).clamp(4, 32), (text.len() / 24).clamp(2, 64));
-    parse_into(tree, text, limits, features)
+    let mut tree = Tree::with_capacity((text.len() / 14).clamp(4, 32), (text.len() / 24).clamp(2, 64));
+    let root = parse_into(&mut tree, text, limits, features)?;
+    Ok((tree, root))
 }
 
 /// Parses a whole query into an empty tree, whose vectors may have room already.
 pub(super) fn parse_into<'a>(
-    tree: Tree<'a>,
+    tree: &mut Tree<'a>,
     text: &'a str,
     limits: &Limits,
     features: Features,
-) -> Result<(Tree<'a>, Id), Error> {
+) -> Result<Id, Error> {
     if text.len() > limits.text {
         return Err(Error::limit("limits.query_text", limits.text as u64, "", 0));
     }
-    let replaced = |at: &usize| text.as_bytes()[*at..].starts_with("\u{fffd}".as_bytes());
-    if let Some(at) = memchr::memchr_iter(0xef, text.as_bytes()).find(replaced) {
+    // It begins with a byte that few texts have.
+    if memchr::memchr(0xef, text.as_bytes()).is_some()
+        && let Some(at) = text.find('\u{fffd}')
+    {
         return Err(Error::new(ErrorKind::Syntax, text, at, "invalid UTF-8 rune"));
     }
     let lexer = Lexer { text, head: Lexeme::NONE, at: 0, seconds: 0.0, tokens: 0, most_tokens: limits.tokens };
@@ -56,17 +60,17 @@ pub(super) fn parse_into<'a>(
         return Err(parser.unexpected(""));
     }
     if parser.tree.subqueries > 0 {
-        cost::steps(&parser.tree, text, limits)?;
+        cost::steps(parser.tree, text, limits)?;
     }
     if !parser.label_calls.is_empty() {
-        cost::labels(&parser.tree, &parser.label_calls, text, limits)?;
+        cost::labels(parser.tree, &parser.label_calls, text, limits)?;
     }
-    Ok((parser.tree, root))
+    Ok(root)
 }
 
 struct Parser<'a, 'l> {
     lexer: Lexer<'a>,
-    tree: Tree<'a>,
+    tree: &'l mut Tree<'a>,
     limits: &'l Limits,
     features: Features,
     operators: usize,
@@ -165,130 +169,6 @@ impl<'a> Parser<'a, '_> {
             Token::Word(Word::Atan2) => Some(Op::Atan2),
             _ => None,
         }
-    }
-
-    fn binary(&mut self, op: Op, at: usize, start: usize, left: Id, depth: usize) -> Result<Id, Error> {
-        let bool = self.head_is(Word::Bool);
-        if bool {
-            self.advance()?;
-        }
-        let matching = self.matching()?;
-        let fill = self.fill()?;
-        // `^` alone is right-associative.
-        let right = self.expression(if op == Op::Pow { op.precedence() } else { op.precedence() + 1 }, depth)?;
-        let (left_kind, right_kind) = (self.tree.kind(left), self.tree.kind(right));
-        if bool && !op.is_comparison() {
-            return Err(self.type_error(at, "bool modifier can only be used on comparison operators"));
-        }
-        if op.is_comparison() && !bool && left_kind == Type::Scalar && right_kind == Type::Scalar {
-            return Err(self.type_error(at, "comparisons between scalars must use BOOL modifier"));
-        }
-        for kind in [left_kind, right_kind] {
-            if !matches!(kind, Type::Scalar | Type::Vector) {
-                return Err(
-                    self.type_error(start, "binary expression must contain only scalar and instant vector types")
-                );
-            }
-        }
-        let vectors = left_kind == Type::Vector && right_kind == Type::Vector;
-        if op.is_set() && !vectors {
-            let message = format!("set operator {:?} not allowed in binary scalar expression", op.text());
-            return Err(self.type_error(start, message));
-        }
-        if let Some(matching) = &matching {
-            if !vectors && matching.labels.start < matching.labels.end {
-                return Err(self.type_error(start, "vector matching only allowed between instant vectors"));
-            }
-            if op.is_set() && matching.group.is_some() {
-                return Err(self.type_error(start, format!("no grouping allowed for {:?} operation", op.text())));
-            }
-            if let (true, Some(group)) = (matching.on, &matching.group)
-                && let Some(label) = self.shared_label(matching.labels, group.include)
-            {
-                let message = format!("label {:?} must not occur in ON and GROUP clause at once", short(label));
-                return Err(self.type_error(at, message));
-            }
-        }
-        if fill.is_some() && (op.is_set() || !vectors) {
-            return Err(self.type_error(
-                start,
-                "filling in missing series is only allowed between instant vectors and not for set operators",
-            ));
-        }
-        let kind = if left_kind == Type::Scalar && right_kind == Type::Scalar { Type::Scalar } else { Type::Vector };
-        Ok(self.add(Node::Binary(Binary { op, bool, matching, fill, left, right, kind })))
-    }
-
-    /// A label that stands in both lists.
-    fn shared_label(&self, on: Run, include: Run) -> Option<&str> {
-        let (on, include) = (on.of(&self.tree.labels), include.of(&self.tree.labels));
-        if include.is_empty() {
-            return None;
-        }
-        let mut sorted: Vec<&str> = include.iter().map(AsRef::as_ref).collect();
-        sorted.sort_unstable();
-        on.iter().map(AsRef::as_ref).find(|label| sorted.binary_search(label).is_ok())
-    }
-
-    fn matching(&mut self) -> Result<Option<Matching>, Error> {
-        let on = self.head_is(Word::On);
-        if !on && !self.head_is(Word::Ignoring) {
-            return Ok(None);
-        }
-        self.advance()?;
-        let labels = self.labels(if on { "on" } else { "ignoring" })?;
-        let left = self.head_is(Word::GroupLeft);
-        let group = if left || self.head_is(Word::GroupRight) {
-            self.advance()?;
-            let include = if matches!(self.lexer.head.token, Token::LeftParen) {
-                self.labels(if left { "group_left" } else { "group_right" })?
-            } else {
-                Run { start: count(&self.tree.labels), end: count(&self.tree.labels) }
-            };
-            Some(Group { left, include })
-        } else {
-            None
-        };
-        Ok(Some(Matching { on, labels, group }))
-    }
-
-    /// `fill (1)`, or `fill_left (1)` and `fill_right (2)` in either order.
-    fn fill(&mut self) -> Result<Option<Box<Fill<'a>>>, Error> {
-        let mut fill: Option<Box<Fill<'a>>> = None;
-        loop {
-            let slot = match self.lexer.head.token {
-                Token::Word(Word::Fill) => 0,
-                Token::Word(Word::FillLeft) => 1,
-                Token::Word(Word::FillRight) => 2,
-                _ => break,
-            };
-            // A metric may be called so: only a parenthesis makes it a modifier.
-            let mut ahead = Lexer { tokens: 0, most_tokens: 1, ..self.lexer };
-            ahead.skip_space();
-            if ahead.peek_byte() != Some(b'(') {
-                break;
-            }
-            self.experimental("fill", self.lexer.head.start)?;
-            let at = self.lexer.head.start;
-            self.advance()?;
-            self.advance()?;
-            let value = self.signed_number("fill")?;
-            if !matches!(self.lexer.head.token, Token::RightParen) {
-                return Err(self.unexpected(" in fill modifier, expected \")\""));
-            }
-            self.advance()?;
-            let fill = fill.get_or_insert_default();
-            let target = match slot {
-                0 => &mut fill.both,
-                1 => &mut fill.left,
-                _ => &mut fill.right,
-            };
-            if target.replace(value).is_some() || (fill.both.is_some() && (fill.left.is_some() || fill.right.is_some()))
-            {
-                return Err(self.lexer.error(at, "fill modifiers may not be set multiple times"));
-            }
-        }
-        Ok(fill)
     }
 
     /// A number or duration with an optional sign, as it will be printed.
@@ -421,214 +301,6 @@ impl<'a> Parser<'a, '_> {
             Token::End => Err(self.error_here("unclosed left parenthesis")),
             _ => Err(self.unexpected("")),
         }
-    }
-
-    /// The arguments of a call, with their positions: one alone is given back, of others all are pushed on `given`. The
-    /// head is the opening parenthesis.
-    fn arguments(&mut self, depth: usize) -> Result<Option<(Id, usize)>, Error> {
-        self.advance()?;
-        if matches!(self.lexer.head.token, Token::RightParen) {
-            self.advance()?;
-            return Ok(None);
-        }
-        let mut alone = true;
-        loop {
-            if matches!(self.lexer.head.token, Token::End) {
-                return Err(self.error_here("unclosed left parenthesis"));
-            }
-            let position = self.lexer.head.start;
-            let id = self.expression(1, depth)?;
-            let last = !matches!(self.lexer.head.token, Token::Comma);
-            if last && alone {
-                self.close()?;
-                return Ok(Some((id, position)));
-            }
-            alone = false;
-            self.given.push((id, position));
-            if last {
-                self.close()?;
-                return Ok(None);
-            }
-            let comma = self.lexer.head;
-            self.advance()?;
-            if matches!(self.lexer.head.token, Token::RightParen) {
-                return Err(self.lexer.error(comma.start, "trailing commas not allowed in function call args"));
-            }
-        }
-    }
-
-    fn call(&mut self, word: &str, at: usize, depth: usize) -> Result<Id, Error> {
-        if word == "info" {
-            let message = "info() reads series that no matcher of the query can confine and is not available here";
-            return Err(Error::new(ErrorKind::Forbidden, self.lexer.text, at, message));
-        }
-        let known = functions::find(word).or_else(|| {
-            // These are keywords, and keywords have no case.
-            let keywords = ["start", "end", "step", "range", "min_of", "max_of"];
-            let keyword = keywords.into_iter().find(|keyword| keyword.eq_ignore_ascii_case(word));
-            keyword.filter(|_| self.features.experimental).and_then(functions::find)
-        });
-        let Some(function) = known else {
-            return Err(self.lexer.error(at, format!("unknown function with name {:?}", short(word))));
-        };
-        if function.experimental {
-            self.experimental(&format!("function {:?}", function.name), at)?;
-        }
-        let mark = self.given.len();
-        let one = self.arguments(depth)?;
-        let list = one.as_ref().map_or(&self.given[mark..], std::slice::from_ref);
-        let (most, least) = (function.arguments.len(), function.arguments.len() - function.optional);
-        let given = list.len();
-        let wrong = |expected: String| {
-            self.type_error(at, format!("expected {expected} argument(s) in call to {:?}, got {given}", function.name))
-        };
-        if given < least {
-            return Err(wrong(if function.optional > 0 || function.repeats {
-                format!("at least {least}")
-            } else {
-                most.to_string()
-            }));
-        }
-        if given > most && !function.repeats {
-            return Err(wrong(if function.optional > 0 { format!("at most {most}") } else { most.to_string() }));
-        }
-        for (index, (argument, position)) in list.iter().copied().enumerate() {
-            let Some(expected) = function.arguments.get(index).or(function.arguments.last()) else { break };
-            let kind = self.tree.kind(argument);
-            if kind != *expected {
-                let message = format!(
-                    "expected type {} in call to function {:?}, got {}",
-                    expected.words(),
-                    function.name,
-                    kind.words()
-                );
-                return Err(self.type_error(position, message));
-            }
-        }
-        let arguments = if let Some((id, _)) = one {
-            Arguments::One(id)
-        } else {
-            let start = count(&self.tree.arguments);
-            self.tree.arguments.extend(self.given.drain(mark..).map(|(id, _)| id));
-            Arguments::Many(Run { start, end: count(&self.tree.arguments) })
-        };
-        if function.arguments.len() > 3 && cost::makes_labels(function) {
-            self.label_call(function, &arguments, at)?;
-        }
-        Ok(self.add(Node::Call { function, arguments }))
-    }
-
-    /// The next node is a call that makes labels.
-    #[cold]
-    fn label_call(&mut self, function: &Function, arguments: &Arguments, at: usize) -> Result<(), Error> {
-        self.label_calls.push((self.tree.nodes.len(), at));
-        let last = self.tree.arguments(arguments).last().map(|id| self.tree.node(*id));
-        if let (Some(Node::Text(pattern)), "label_replace") = (last, function.name) {
-            self.repetitions = self.repetitions.saturating_add(regex::repetitions(pattern));
-        }
-        self.check_repetitions(at)
-    }
-
-    fn check_repetitions(&self, at: usize) -> Result<(), Error> {
-        if self.repetitions > self.limits.repetitions {
-            return Err(Error::limit("limits.query_repetitions", self.limits.repetitions, self.lexer.text, at));
-        }
-        Ok(())
-    }
-
-    fn aggregate(
-        &mut self,
-        aggregation: &'static functions::Aggregation,
-        at: usize,
-        depth: usize,
-    ) -> Result<Id, Error> {
-        let mut grouping = self.grouping()?;
-        if !matches!(self.lexer.head.token, Token::LeftParen) {
-            return Err(self.unexpected(" in aggregation, expected \"(\""));
-        }
-        let mark = self.given.len();
-        let one = self.arguments(depth)?;
-        if grouping.is_none() {
-            grouping = self.grouping()?;
-        }
-        let expected = 1 + usize::from(aggregation.parameter.is_some());
-        let given = usize::from(one.is_some()) + self.given.len() - mark;
-        if given == 0 {
-            return Err(self.type_error(at, "no arguments for aggregate expression provided"));
-        }
-        if given != expected {
-            let message = format!(
-                "wrong number of arguments for aggregate expression provided, expected {expected}, got {given}"
-            );
-            return Err(self.type_error(at, message));
-        }
-        let (inner, inner_at) = one.or_else(|| self.given.pop()).unwrap_or_default();
-        let mut parameter = None;
-        if let Some(expected) = aggregation.parameter {
-            let (id, position) = self.given.pop().unwrap_or_default();
-            let kind = self.tree.kind(id);
-            if kind != expected {
-                let message =
-                    format!("expected type {} in aggregation parameter, got {}", expected.words(), kind.words());
-                return Err(self.type_error(position, message));
-            }
-            parameter = Some(id);
-        }
-        let kind = self.tree.kind(inner);
-        if kind != Type::Vector {
-            let message = format!("expected type instant vector in aggregation expression, got {}", kind.words());
-            return Err(self.type_error(inner_at, message));
-        }
-        Ok(self.add(Node::Aggregate { word: aggregation.word, grouping, parameter, inner }))
-    }
-
-    fn grouping(&mut self) -> Result<Option<Grouping>, Error> {
-        let without = self.head_is(Word::Without);
-        if !without && !self.head_is(Word::By) {
-            return Ok(None);
-        }
-        self.advance()?;
-        Ok(Some(Grouping { without, labels: self.labels(if without { "without" } else { "by" })? }))
-    }
-
-    /// A list of labels in parentheses; a comma may stand behind the last.
-    fn labels(&mut self, clause: &str) -> Result<Run, Error> {
-        let start = count(&self.tree.labels);
-        if !matches!(self.lexer.head.token, Token::LeftParen) {
-            return Err(self.unexpected_in(clause, "\"(\""));
-        }
-        self.advance()?;
-        loop {
-            let label = match self.lexer.head.token {
-                Token::RightParen => break,
-                // These are numbers to upstream wherever they stand.
-                Token::Word(Word::Number) => return Err(self.unexpected_in(clause, "label name")),
-                Token::Word(_) | Token::MetricWord => Cow::Borrowed(self.head_text()),
-                Token::Text { escaped } => {
-                    let label = unquote_text(self.head_text(), escaped).map_err(|message| self.error_here(message))?;
-                    if label.is_empty() {
-                        return Err(self.error_here("invalid label name"));
-                    }
-                    label
-                }
-                _ => return Err(self.unexpected_in(clause, "label name")),
-            };
-            self.tree.labels.push(label);
-            self.advance()?;
-            if !matches!(self.lexer.head.token, Token::Comma) {
-                break;
-            }
-            self.advance()?;
-        }
-        if !matches!(self.lexer.head.token, Token::RightParen) {
-            return Err(self.unexpected_in(clause, "\",\" or \")\""));
-        }
-        self.advance()?;
-        Ok(Run { start, end: count(&self.tree.labels) })
-    }
-
-    fn unexpected_in(&self, clause: &str, expected: &str) -> Error {
-        self.unexpected(&format!(" in {clause}(...) clause, expected {expected}"))
     }
 }
 

@@ -64,21 +64,29 @@ fn repeated(pattern: &[u8], at: &mut usize, mut empty: bool) -> bool {
             Some(b'*' | b'?') => empty = true,
             Some(b'+') => {}
             Some(b'{') => {
-                let rest = &pattern[*at + 1..];
-                // Only digits and commas are looked through, so that many open braces cost no more than one.
-                let end = rest.iter().position(|b| !(b.is_ascii_digit() || *b == b',')).unwrap_or(rest.len());
-                let body = &rest[..end];
-                if rest.get(end) != Some(&b'}') || body.is_empty() || body[0] == b',' {
-                    return empty;
-                }
-                let least = body.split(|b| *b == b',').next().unwrap_or_default();
-                empty |= least.iter().all(|b| *b == b'0');
-                *at += end + 1;
+                let Some((least, _, end)) = numbers(&pattern[*at..]) else { return empty };
+                empty |= least == 0;
+                *at += end - 1;
             }
             _ => return empty,
         }
         *at += 1;
     }
+}
+
+/// The least and the most of `{2}`, `{2,}` or `{2,5}`, with which a piece begins, and its length; `None` when the brace stands
+/// for itself. Only digits and commas are looked through, so that many open braces cost no more than one.
+fn numbers(pattern: &[u8]) -> Option<(u64, u64, usize)> {
+    let rest = pattern.get(1..)?;
+    let end = rest.iter().position(|b| !(b.is_ascii_digit() || *b == b','))?;
+    if rest[end] != b'}' || !rest[0].is_ascii_digit() {
+        return None;
+    }
+    let mut numbers = rest[..end]
+        .split(|b| *b == b',')
+        .map(|number| number.iter().fold(0_u64, |sum, b| sum.saturating_mul(10).saturating_add(u64::from(b - b'0'))));
+    let least = numbers.next()?;
+    Some((least, numbers.fold(least, u64::max), end + 2))
 }
 
 fn skip_flags(pattern: &[u8], at: &mut usize) {
@@ -171,16 +179,9 @@ fn counted(pattern: &[u8], at: &mut usize) -> u64 {
         match byte {
             b'*' | b'?' | b'+' => *at += 1,
             b'{' => {
-                let rest = &pattern[*at + 1..];
-                let end = rest.iter().position(|b| !(b.is_ascii_digit() || *b == b',')).unwrap_or(rest.len());
-                if rest.get(end) != Some(&b'}') || !rest[0].is_ascii_digit() {
-                    return times;
-                }
-                let numbers = rest[..end].split(|b| *b == b',').map(|number| {
-                    number.iter().fold(0_u64, |sum, b| sum.saturating_mul(10).saturating_add(u64::from(b - b'0')))
-                });
-                times = times.saturating_mul(numbers.max().unwrap_or_default().max(1));
-                *at += end + 2;
+                let Some((_, most, end)) = numbers(&pattern[*at..]) else { return times };
+                times = times.saturating_mul(most.max(1));
+                *at += end;
             }
             _ => return times,
         }

@@ -382,9 +382,36 @@ fn selectors_of_match_are_selectors_and_nothing_else() {
     for bad in ["up[5m]", "sum(up)", "up offset 5m", "up or down", "(up)", "up @ 5", "", "1"] {
         assert!(one(bad).is_err(), "{bad}");
     }
-    assert_eq!(confined_selector_for(&reach(&["a", "b"]), &labels()).unwrap().text(), r#"{namespace=~"a|b"}"#);
-    assert_eq!(confined_selector_for(&Reach::AnyNamespace, &labels()).unwrap().text(), r#"{namespace!=""}"#);
-    assert!(confined_selector_for(&Reach::Everything, &labels()).is_none());
+}
+
+#[test]
+fn everything_within_a_reach_is_found_under_every_label_of_owners() {
+    let all = |reach: &Reach, labels: &Labels| -> Vec<String> {
+        confined_selectors_for(reach, labels).into_iter().map(Confined::into_text).collect()
+    };
+    let plain = Labels::new("namespace", Vec::new()).unwrap();
+    assert_eq!(all(&reach(&["a", "b"]), &plain), [r#"{namespace=~"a|b"}"#]);
+    assert_eq!(all(&Reach::AnyNamespace, &plain), [r#"{namespace!=""}"#]);
+    assert_eq!(all(&Reach::Everything, &plain), [""; 0]);
+    let rule = |metrics: &[&str], label: &str| LabelRule {
+        metrics: metrics.iter().map(|text| MetricPattern::parse(text).unwrap()).collect(),
+        label: label.to_owned(),
+        matchers: vec![("namespace".to_owned(), "gpus".to_owned())],
+    };
+    let rules = vec![rule(&["DCGM_OWN"], "owner"), rule(&["own_*"], "namespace"), rule(&["DCGM_*", "gpu"], "exported")];
+    let labels = Labels::new("namespace", rules).unwrap();
+    assert_eq!(
+        all(&reach(&["a"]), &labels),
+        [
+            r#"{namespace="a"}"#,
+            r#"{owner="a",namespace="gpus",__name__=~"DCGM_OWN"}"#,
+            r#"{exported="a",namespace="gpus",__name__=~"DCGM_.*|gpu",__name__!~"DCGM_OWN|own_.*"}"#,
+        ]
+    );
+    assert_eq!(all(&Reach::AnyNamespace, &labels)[1], r#"{owner!="",namespace="gpus",__name__=~"DCGM_OWN"}"#);
+    // Who reads nothing finds nothing, and who reads everything is not asked.
+    assert_eq!(all(&reach(&[]), &labels), [r#"{namespace="",namespace!=""}"#]);
+    assert_eq!(all(&Reach::Everything, &labels), [""; 0]);
 }
 
 #[test]
@@ -396,6 +423,41 @@ fn names_that_could_break_out_are_refused_or_escaped() {
     assert!(with(&[""]).is_err());
     assert!(Labels::new("name space", Vec::new()).is_err());
     assert!(Labels::new("__name__", Vec::new()).is_err());
+}
+
+#[test]
+fn a_text_that_does_not_say_what_was_meant_is_not_sent() {
+    let (text, labels, reach) = ("sum by (a) (rate(up{x=\"y\"}[5m])) / 2", labels(), reach(&["team-a", "team-b"]));
+    let limits = Limits::default();
+    let (mut tree, root) = parse::parse(text, &limits, ALL).unwrap();
+    guard::apply(&mut tree, &reach, &labels);
+    let good = print::print(&tree, root, (&reach, &labels), 0, usize::MAX).unwrap();
+    let read = |printed: &str| read_back(&tree, root, printed, text, (&reach, &labels), &limits, ALL);
+    assert_eq!(read(&good), Ok(()));
+    for (from, to) in [
+        ("namespace=~\"team-a|team-b\",", ""),
+        ("namespace=~\"team-a|team-b\",", "namespace=\"team-c\","),
+        ("namespace=~\"team-a|team-b\",", "namespace=~\"team-.*\","),
+        ("namespace=~\"team-a|team-b\",", "namespace=~\"team-a|team-c\","),
+        ("namespace=~\"team-a|team-b\",", "namespace!=\"\","),
+        ("namespace=~", "namespace!~"),
+        ("namespace=~", "name=~"),
+        ("x=\"y\"", "x=\"z\""),
+        ("up{", "down{"),
+        ("[5m]", "[6m]"),
+        ("rate(", "irate("),
+        ("sum by", "sum without"),
+        ("(a)", "(b)"),
+        ("/ 2", "/ 3"),
+        ("/ 2", "/ up"),
+        ("/ 2", "/ 2 or up"),
+        ("/ 2", ""),
+        ("/ 2", "/"),
+    ] {
+        assert!(good.contains(from), "{good}");
+        let error = read(&good.replace(from, to)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ReadBack, "{from} became {to}");
+    }
 }
 
 mod generated;

@@ -7,7 +7,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::route::push_pair;
 
 impl Grant {
-    /// All `match[]` of a request, each confined to what the grant reaches. Without any, the selector of everything that the
+    /// All `match[]` of a request, each confined to what the grant reaches. Without any, the selectors of everything that the
     /// grant reaches; nothing at all only for a caller who reaches everything there is.
     ///
     /// They come in parts, each of which takes at most `most` bytes of a form; mostly there is one. Namespaces are told apart
@@ -89,7 +89,7 @@ fn confine_all(
     limits: &promql::Limits,
 ) -> Result<Vec<Confined>, QueryError> {
     if texts.is_empty() {
-        return Ok(promql::confined_selector_for(reach, labels).into_iter().collect());
+        return Ok(promql::confined_selectors_for(reach, labels));
     }
     texts
         .iter()

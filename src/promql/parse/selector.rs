@@ -139,7 +139,6 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    /// What upstream asks of a selector, checked before our own matcher makes it legal.
     /// Counts the repetitions of a regular expression.
     #[cold]
     fn repeats(&mut self, pattern: &[u8], at: usize) -> Result<(), Error> {
@@ -147,6 +146,7 @@ impl<'a> Parser<'a, '_> {
         self.check_repetitions(at)
     }
 
+    /// What upstream asks of a selector, checked before our own matcher makes it legal.
     fn check_selector(&self, selector: &Selector<'a>) -> Result<(), Error> {
         let matchers = selector.matchers.of(&self.tree.matchers);
         if selector.name.is_some() {

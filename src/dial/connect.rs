@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{DialError, Settings, causes};
+use crate::config;
 
 /// Where distributions keep the certificates of public authorities.
 const SYSTEM_ROOTS: [&str; 3] =
@@ -54,15 +55,8 @@ pub(crate) fn client_config(roots: Option<&[u8]>) -> Result<ClientConfig, String
         Some(pem) => pem.to_vec(),
         None => system_roots().ok_or("the system has no bundle of certificate authorities; name one in ca_file")?,
     };
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("certificate authorities: {error}"))?;
-        // A bundle may hold one that this library does not take; the others still count.
-        let _ = store.add(certificate);
-    }
-    if store.is_empty() {
-        return Err("certificate authorities: none could be read".to_owned());
-    }
+    let store =
+        config::authorities(&pem).map_err(|problem| format!("the bundle of certificate authorities {problem}"))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

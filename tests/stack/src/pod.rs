@@ -20,6 +20,15 @@ pub fn can_run() -> bool {
     std::process::Command::new("bwrap").args(words).status().is_ok_and(|status| status.success())
 }
 
+/// The process that a container is: `bwrap`, whose id is given, has started it by way of another.
+#[must_use]
+pub fn process(bwrap: u32) -> u32 {
+    let child = |id: u32| -> Option<u32> {
+        fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?.split_whitespace().next()?.parse().ok()
+    };
+    std::iter::successors(Some(bwrap), |id| child(*id)).last().unwrap_or(bwrap)
+}
+
 /// A pod whose volumes are laid out in a folder.
 pub struct Pod {
     spec: Value,

@@ -200,7 +200,10 @@ fn warn(pod: &Value, name: &str) -> Vec<String> {
     let spec = &pod["spec"];
     let account = spec.get("serviceAccountName").and_then(Value::as_str).unwrap_or_default();
     if matches!(account, "" | "default") {
-        say("the pod runs as the service account default; bind that to system:auth-delegator, or give the pod its own");
+        say(
+            "the pod runs as the service account default; make it perses-sidecar, the account of manifests/components/tenant, \
+             or bind the ClusterRole perses-sidecar to default",
+        );
     }
     if spec.get("shareProcessNamespace") == Some(&Value::Bool(true)) {
         say("shareProcessNamespace is true: other containers of the pod can read the sidecar's memory and tokens");

@@ -90,6 +90,27 @@ fn check(pod: &Value, out: &Value, facts: &Facts<'_>, profiles: &Profiles, said:
         other => panic!("{said}: {other:?}"),
     }
     assert_eq!(verify(out, facts, profiles), Ok(true), "{said}");
-    model::perses_is_behind_the_sidecar(pod, out, &first.container)
+    model::perses_is_behind_the_sidecar(Some(pod), out, &first.container)
         .unwrap_or_else(|error| panic!("{said}: {error}\n{}", write(out)));
+}
+
+#[test]
+fn warnings_name_what_is_shipped() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
+    let read = |file: &str| documents(&fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{error}")));
+    let names = |all: &[Value]| -> Vec<String> {
+        all.iter().filter_map(|object| object["metadata"]["name"].as_str().map(str::to_owned)).collect()
+    };
+    let (roles, accounts) = (names(&read("roles/roles.yaml")), names(&read("components/tenant/account.yaml")));
+    let pod = json!({ "metadata": { "annotations": { "perses-sidecar.io/inject": "true" } },
+        "spec": { "containers": [{ "name": "perses", "image": "i", "args": ["--config=c"] }] } });
+    let Ok(Outcome::Injected(injected)) = inject(&pod, &Facts::default(), &profiles()) else { panic!("{pod}") };
+    let [warning] = injected.warnings.as_slice() else { panic!("{:?}", injected.warnings) };
+    let after = |words: &str| -> String {
+        let rest = warning.split_once(words).unwrap_or_else(|| panic!("{warning}")).1;
+        rest.split([' ', ',', ';']).next().unwrap_or_default().to_owned()
+    };
+    assert!(roles.contains(&after("the ClusterRole ")), "{warning}");
+    assert!(accounts.contains(&after("make it ")), "{warning}");
+    assert!(root.with_file_name(after("the account of ")).is_dir(), "{warning}");
 }

@@ -215,8 +215,9 @@ fn properties() {
             let mut patched = pod.clone();
             prop_assert_eq!(apply(&mut patched, &first.patch), Ok(()));
             prop_assert_eq!(&patched, &first.pod);
+            let before = (!had).then_some(&pod);
+            prop_assert_eq!(model::perses_is_behind_the_sidecar(before, &first.pod, &first.container), Ok(()));
             if !had {
-                prop_assert_eq!(model::perses_is_behind_the_sidecar(&pod, &first.pod, &first.container), Ok(()));
                 prop_assert_eq!(kept(&pod, &first.pod, &first.container), Ok(()));
             }
             match inject(&first.pod, &facts, &profiles) {

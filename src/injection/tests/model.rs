@@ -65,8 +65,9 @@ fn before(pod: &Value, name: &str) -> u64 {
     address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0)
 }
 
-/// Whether Perses is reached through the sidecar alone, on the port on which it was reached before.
-pub(super) fn perses_is_behind_the_sidecar(pod: &Value, out: &Value, name: &str) -> Result<(), String> {
+/// Whether Perses is reached through the sidecar alone, on the port on which it was reached before. Of a pod that came with a
+/// sidecar of whoever made it, nothing tells where that was.
+pub(super) fn perses_is_behind_the_sidecar(pod: Option<&Value>, out: &Value, name: &str) -> Result<(), String> {
     let containers = list(out, "/spec/containers");
     let init = list(out, "/spec/initContainers");
     let all: Vec<Value> = containers.iter().chain(init).cloned().collect();
@@ -109,8 +110,8 @@ pub(super) fn perses_is_behind_the_sidecar(pod: &Value, out: &Value, name: &str)
     let config: Value = serde_json::from_str(&text).map_err(|error| format!("profile: {error}"))?;
     let of = |pointer: &str| -> Option<u64> { config.pointer(pointer)?.as_str()?.rsplit(':').next()?.parse().ok() };
     let (gateway, admin) = (of("/listen/gateway"), of("/listen/admin"));
-    if gateway != Some(before(pod, name)) {
-        return Err(format!("the sidecar listens on {gateway:?}, Perses on {} before", before(pod, name)));
+    if let Some(public) = pod.map(|pod| before(pod, name)).filter(|public| gateway != Some(*public)) {
+        return Err(format!("the sidecar listens on {gateway:?}, Perses on {public} before"));
     }
     if of("/perses/url") != Some(upstream) {
         return Err("the sidecar asks another port than Perses'".to_owned());

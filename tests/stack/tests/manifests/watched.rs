@@ -1,6 +1,6 @@
 //! Alerts speak of metrics that are there, promtool reads them, and they fire when they should and not otherwise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -82,21 +82,21 @@ fn alerts_say_what_they_must() {
             "{name}"
         );
         assert!(word(alert, "/expr").contains("by (namespace"), "{name}: its namespace is kept");
-        let runbook = word(alert, "/annotations/runbook_url");
-        assert_eq!(severity == "critical", !runbook.is_empty(), "{name}");
-        if let Some((_, place)) = runbook.split_once("/docs/") {
-            let (file, section) = place.split_once('#').unwrap();
-            let text = fs::read_to_string(servers::checkout().join("docs").join(file)).unwrap();
-            let anchors = text
-                .lines()
-                .filter_map(|line| line.strip_prefix("## "))
-                .map(|title| title.to_lowercase().replace(' ', "-"));
-            assert!(anchors.into_iter().any(|anchor| anchor == section), "{name}: {runbook}");
-        }
+        let runbook = word(alert, "/annotations/runbook");
+        assert_eq!(runbook, format!("docs/alerts.md#{}", name.to_lowercase()), "{name}");
     }
-    let page = fs::read_to_string(servers::checkout().join("docs/install.md")).unwrap();
-    for name in &seen {
-        assert!(page.contains(&format!("`{name}`")), "docs/install.md does not say what to do about {name}");
+    // The page says something about each, how grave it is among it, and speaks of no other.
+    let page = fs::read_to_string(servers::checkout().join("docs/alerts.md")).unwrap();
+    let sections: BTreeMap<&str, &str> =
+        page.split("\n## ").skip(1).map(|section| section.split_once('\n').unwrap()).collect();
+    assert!(sections.keys().copied().eq(seen.iter().map(String::as_str)), "{:?}\n{seen:?}", sections.keys());
+    for alert in alerts(&rules) {
+        let section = sections[word(alert, "/alert")];
+        let severity = word(alert, "/labels/severity");
+        let grave =
+            section.trim_start().strip_prefix('*').and_then(|text| text.split_once(".* ")).map(|(word, _)| word);
+        assert_eq!(grave.map(str::to_lowercase).as_deref(), Some(severity), "{}", alert["alert"]);
+        assert!(section.len() > 200, "{}", alert["alert"]);
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     watch, workloads,
 };
 use crate::dashboards::TemplateProblem;
+use crate::names;
 use crate::yaml::{self, Problem};
 
 /// How deeply a file may nest.
@@ -162,6 +163,8 @@ pub fn read_webhook(text: &str, surroundings: &dyn Surroundings) -> Result<Loade
 
 /// The sections that the ConfigMap beside an injected profile may set.
 const FREE: [&str; 5] = ["cache", "limits", "telemetry", "workloads", "dashboards"];
+/// Those that the profile alone sets.
+const BOUND: [&str; 8] = ["listen", "tls", "perses", "cluster", "login", "access", "metrics_backends", "audit"];
 
 /// The same for an injected sidecar: the profile decides, and what the namespace adds lies over it where it may.
 ///
@@ -172,7 +175,10 @@ pub fn read_injected(profile: &str, text: &str, surroundings: &dyn Surroundings)
     let (profile, _) = yaml::parse(profile, DEEPEST).map_err(|problem| vec![problem])?;
     if let yaml::Value::Map(map) = &root.value {
         for (key, node) in map.iter().filter(|(key, _)| !FREE.contains(&key.as_str())) {
-            let message = format!("stands in the webhook's profile; here are {} alone", FREE.join(", "));
+            let message = match names::nearest(key, FREE.into_iter().chain(BOUND)) {
+                Some(near) if FREE.contains(&near) => format!("unknown key {key:?}, did you mean {near:?}?"),
+                _ => format!("stands in the webhook's profile; here are {} alone", FREE.join(", ")),
+            };
             problems.push(Problem::new(node.line, node.column, key, message));
         }
     } else if !matches!(root.value, yaml::Value::Nothing) {

@@ -394,6 +394,10 @@ fn an_injected_sidecar_lets_its_namespace_set_what_it_may() {
             "{told:?}"
         );
     }
+    for (key, meant) in [("limit", "limits"), ("Cache", "cache"), ("telemetri", "telemetry")] {
+        let told = read(&format!("{key}: {{}}\n")).unwrap_err();
+        assert_eq!(told[0].to_string(), format!("1:1: {key}: unknown key {key:?}, did you mean {meant:?}?"));
+    }
     assert!(read("limits: {drian: 1s}").unwrap_err()[0].message.contains("drain"));
     assert!(read("just words").is_err() && read("[]").is_err());
 }

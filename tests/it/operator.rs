@@ -148,3 +148,44 @@ async fn many_namespaces_do_not_lock_out_whoever_may_see_them_all() {
     assert_eq!((projects.status, projects.text().matches("\"many-").count()), (200, 1000));
     assert_eq!(gate.query(&ada, "up").await.status, 503, "two namespaces, each to be reviewed");
 }
+
+/// The Perses operator as it comes: its client is Go's, and has no name of its own.
+const GO: (&str, &str) = ("user-agent", "Go-http-client/1.1");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_without_a_credential_is_counted_and_nobody_else() {
+    let gate = gate("").await;
+    let counted = async || metric(&gate, "perses_sidecar_operator_locked_out_total").await;
+    let (ada, wrong) = (format!("Bearer {}", gate.token("ada")), "Bearer sha256~nobody");
+    gate.upstream.answers("GET /api/v1/projects", 200, "[]");
+    let asks = async |path: &str, headers: &[(&str, &str)], status: u16| {
+        let answer = gate.http.send("GET", &format!("{}{path}", gate.url), headers, "").await.unwrap();
+        assert_eq!(answer.status, status, "{path} {headers:?}: {}", answer.text());
+    };
+    // Somebody with another client, with a token, right or wrong, or who wants nothing of Perses' objects.
+    asks("/api/v1/projects", &[("user-agent", "curl/8")], 401).await;
+    asks("/api/v1/projects", &[], 401).await;
+    asks("/api/v1/projects", &[GO, ("authorization", &ada)], 200).await;
+    asks("/api/v1/projects", &[GO, ("authorization", wrong)], 401).await;
+    asks("/-/whoami", &[GO], 401).await;
+    asks("/api/v1/health", &[GO], 200).await;
+    assert_eq!(counted().await, "0");
+    asks("/api/v1/projects", &[GO], 401).await;
+    assert_eq!(counted().await, "1");
+    asks("/api/v1/projects/team-a/dashboards/d", &[GO], 401).await;
+    assert_eq!(counted().await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_without_a_credential_is_spoken_of_ever_more_rarely() {
+    let process = Process::start("info", More::default(), &[]).await;
+    let url = format!("http://{}/api/v1/projects", process.address);
+    for _ in 0..9 {
+        assert_eq!(process.http.send("GET", &url, &[GO], "").await.unwrap().status, 401);
+    }
+    let log = process.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("Perses operator sends no credential")).collect();
+    assert_eq!(lines.len(), 4, "at 1, 2, 4 and 8: {log}");
+    let said: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+    assert!(lines[0].contains("spec.client.kubernetesAuth.enable: true") && lines[0].contains("127.0.0.1"), "{said}");
+}

@@ -126,15 +126,23 @@ impl Https {
         Ok(Self { authority, tls: tokio_rustls::TlsConnector::from(Arc::new(config)) })
     }
 
+    /// A connection with nothing sent yet.
+    ///
+    /// # Errors
+    /// When there is no server, or it has no certificate of the authority for `localhost`.
+    pub async fn connect(&self) -> io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+        let socket = tokio::net::TcpStream::connect(&self.authority).await?;
+        let name = rustls_pki_types::ServerName::try_from("localhost").map_err(io::Error::other)?;
+        self.tls.connect(name, socket).await
+    }
+
     /// One request with a token, unless that is empty, and a body of a kind, unless that is.
     ///
     /// # Errors
     /// When there is no whole answer within 30 s.
     pub async fn send(&self, method: &str, path: &str, token: &str, kind: &str, body: String) -> io::Result<Answer> {
         let exchange = async {
-            let socket = tokio::net::TcpStream::connect(&self.authority).await?;
-            let name = rustls_pki_types::ServerName::try_from("localhost").map_err(io::Error::other)?;
-            let stream = self.tls.connect(name, socket).await?;
+            let stream = self.connect().await?;
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
             let connection = tokio::spawn(connection);

@@ -112,7 +112,8 @@ impl Kubernetes {
         let server = start.start()?;
         let admin = Admin { https: Https::new(&url, &ca)?, token: admin_token.clone() };
         admin.ready(&server).await?;
-        let controllers = startcontrollers(&controllers, &url, &admin_token, folder)?;
+        let fixed = ["clusterrole-aggregation-controller", "namespace-controller"];
+        let controllers = start_controllers(&controllers, &url, &admin_token, folder, &fixed)?;
         let cluster = Self {
             url,
             folder: folder.to_owned(),
@@ -240,6 +241,15 @@ impl Kubernetes {
         }
         self.server = self.start.start()?;
         self.admin.ready(&self.server).await
+    }
+
+    /// Runs further controllers of Kubernetes, such as `statefulset-controller`, until they are dropped.
+    ///
+    /// # Errors
+    /// When they cannot be started.
+    pub fn run_controllers(&self, names: &[&str]) -> io::Result<Server> {
+        let program = servers::binary("kube-controller-manager", servers::KUBERNETES, &|_| {})?;
+        start_controllers(&program, &self.url, &self.admin.token, &self.folder, names)
     }
 
     /// Serves the kind of an object, as a CRD without a schema does, and stores the object with its status.
@@ -512,7 +522,7 @@ fn start_server(program: &Path, etcd: &str, port: u16, folder: &Path, more: &[St
     StartServer { program: program.to_owned(), arguments, log: folder.join("kube-apiserver.log") }
 }
 
-fn startcontrollers(program: &Path, url: &str, token: &str, folder: &Path) -> io::Result<Server> {
+fn start_controllers(program: &Path, url: &str, token: &str, folder: &Path, names: &[&str]) -> io::Result<Server> {
     let kubeconfig = folder.join("kubeconfig");
     let ca = folder.join("ca.crt");
     let text = json!({
@@ -524,14 +534,14 @@ fn startcontrollers(program: &Path, url: &str, token: &str, folder: &Path) -> io
     fs::write(&kubeconfig, text.to_string())?;
     let arguments = [
         format!("--kubeconfig={}", kubeconfig.display()),
-        "--controllers=clusterrole-aggregation-controller,namespace-controller".to_owned(),
+        format!("--controllers={}", names.join(",")),
         "--leader-elect=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={}", servers::free_port()?),
         format!("--cert-dir={}", folder.join("certificates").display()),
         "--authentication-skip-lookup=true".to_owned(),
     ];
-    Server::start(program, &arguments, &folder.join("kube-controller-manager.log"), &[])
+    Server::start(program, &arguments, &folder.join(format!("{}.log", names[0])), &[])
 }
 
 /// Asks the API server as its first administrator.

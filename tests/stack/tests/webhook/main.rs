@@ -2,6 +2,9 @@
 //! of five shapes, Pod Security, the guard, a webhook that is down, and a certificate that changes under load.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
+mod controllers;
+mod toured;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -224,9 +227,10 @@ async fn pods_on_a_real_api_server() {
     five_shapes(&stage).await;
     certificates_change_under_load(&stage).await;
     the_resource_of_perses(&stage).await;
+    controllers::the_hook_rests(&stage).await;
+    controllers::go_on_as_before(&stage).await;
 
     // Without the first webhook the second says no, and without both the guard does.
-    stage.register("base/guard.yaml").await;
     stage.forget("mutatingwebhookconfigurations", "perses-sidecar").await;
     let message = |answer: &Value| answer["message"].as_str().unwrap_or_default().to_owned();
     stage
@@ -234,6 +238,7 @@ async fn pods_on_a_real_api_server() {
             status == 403 && message(answer).contains("is not as perses-sidecar needs it")
         })
         .await;
+    stage.register("base/guard.yaml").await;
     stage.forget("validatingwebhookconfigurations", "perses-sidecar").await;
     stage
         .until("the guard", "armed", &usual, |status, answer| {

@@ -275,11 +275,17 @@ impl Cluster {
     /// # Errors
     /// When it does not say.
     pub async fn issuer(&self) -> Result<(Vec<u8>, Vec<u8>), ClusterError> {
-        let ask = async |path| match self.send(&self.clients().ours, get(path)).await? {
-            (StatusCode::OK, body) => Ok(body),
-            (other, _) => Err(ClusterError::Failed(format!("{path}: status {other}"))),
+        let ask = async |path, kind| {
+            let mut request = get(path);
+            request.headers_mut().insert(header::ACCEPT, http::HeaderValue::from_static(kind));
+            match self.send(&self.clients().ours, request).await? {
+                (StatusCode::OK, body) => Ok(body),
+                (other, _) => Err(ClusterError::Failed(format!("{path}: status {other}"))),
+            }
         };
-        Ok((ask("/.well-known/openid-configuration").await?, ask("/openid/v1/jwks").await?))
+        // To whoever takes nothing but JSON the API server does not give its keys.
+        let document = ask("/.well-known/openid-configuration", "application/json").await?;
+        Ok((document, ask("/openid/v1/jwks", "application/jwk-set+json, application/json").await?))
     }
 
     /// Deletes an OAuth token, as its owner or, where we were given that right, as ourselves; whether it is gone.

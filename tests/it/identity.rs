@@ -108,6 +108,40 @@ async fn audiences_are_asked_for_only_when_configured_and_must_come_back() {
     assert_eq!(asking.get(&other, "/api/v1/user/whoami").await.status, 401);
 }
 
+/// Where that is wanted, a forged token of a service account costs the API server nothing: its keys are had from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_tokens_of_service_accounts_are_refused_by_the_api_servers_keys() {
+    let gate = gate("access:\n  jwt_check: true\n").await;
+    let cluster = gate.openshift.cluster();
+    let ask = async |token: &str| gate.get(token, "/api/v1/user/whoami").await.status;
+    let reviews = || cluster.count(Endpoint::TokenReviews);
+    let forge = |token: &str| {
+        let (text, signature) = token.rsplit_once('.').unwrap();
+        format!("{text}.{}{}", &signature[..80], if &signature[80..] == "AAAAAA" { "BBBBBB" } else { "AAAAAA" })
+    };
+    let good = cluster.service_account_token_ending("team-a", "bot", 600);
+    assert_eq!(ask(&good).await, 200);
+    assert!(cluster.count(Endpoint::Issuer) >= 2, "document and keys");
+    let before = reviews();
+    let over = cluster.service_account_token_ending("team-a", "bot", -600);
+    let private = cluster.service_account_token("team-a", "bot", &["vault"]);
+    for (what, token) in [("another signature", forge(&good)), ("over", over), ("meant for another", private)] {
+        assert_eq!(ask(&token).await, 401, "{what}");
+    }
+    assert_eq!(reviews(), before, "nobody was asked");
+    // What lies in a Secret is of an issuer that has no keys: only the API server can say.
+    let secret = cluster.service_account_token("team-a", "bot", &[]);
+    assert_eq!((ask(&secret).await, ask(&forge(&secret)).await), (200, 401));
+    assert_eq!(reviews(), before + 2);
+    // Without the setting everybody is asked about.
+    let plain = crate::support::gate("").await;
+    let cluster = plain.openshift.cluster();
+    let before = cluster.count(Endpoint::TokenReviews);
+    let forged = forge(&cluster.service_account_token_ending("team-a", "bot", 600));
+    assert_eq!(plain.get(&forged, "/api/v1/user/whoami").await.status, 401);
+    assert_eq!((cluster.count(Endpoint::TokenReviews), cluster.count(Endpoint::Issuer)), (before + 1, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_kubernetes_has_no_projects_and_works_all_the_same() {
     let gate = gate("").await;

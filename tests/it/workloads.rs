@@ -2,6 +2,7 @@
 
 mod api;
 mod discovery;
+mod foreign;
 mod rendered;
 
 use std::collections::BTreeMap;

@@ -198,6 +198,78 @@ test('an OAuth server that talks nonsense', async () => {
   }
 });
 
+async function until(what, patience = 75) {
+  for (let round = 0; round < patience * 4; round += 1) {
+    if (await what()) return;
+    await new Promise((resolve) => { setTimeout(resolve, 250); });
+  }
+  assert.fail(`not within ${patience} s: ${what}`);
+}
+
+test('a token that nobody used for too long ends its session, and its owner logs in again', async () => {
+  await tell('inactivity', { seconds: 300 });
+  try {
+    const { context, page } = await fresh();
+    await visit(page, 'ada', DEEP);
+    await tell('advance', { seconds: 290 });
+    // Each look keeps it awake, as reviews are for people who come.
+    assert.equal((await ask(page, '/api/v1/projects')).status, 200);
+    await until(async () => (await ask(page, '/api/v1/user/whoami')).status === 200, 5);
+    await tell('advance', { seconds: 301 });
+    await until(async () => (await ask(page, '/api/v1/projects')).status === 401, 15);
+    await until(async () => (await session(context)).length === 0, 5);
+    await page.reload();
+    assert.ok(page.url().startsWith(`${world.oauth}/login`), page.url());
+    await fillIn(page, 'ada');
+    await page.waitForURL((url) => url.origin === world.https);
+    assert.equal(page.url(), `${world.https}${DEEP}`);
+    assert.equal(await who(page), 'ada');
+  } finally {
+    await tell('inactivity');
+  }
+});
+
+test('a form that another page made is refused by a page that helps', async () => {
+  const { context, page } = await fresh();
+  await visit(page, 'ada', DEEP);
+  await page.goto('data:text/html,<p>another page');
+  await page.evaluate((to) => {
+    document.body.innerHTML = `<form method=post action="${to}"><button>Win</button></form>`;
+    document.querySelector('button').click();
+  }, `${world.https}/-/logout`);
+  await page.getByText('You may not do this').waitFor();
+  await picture(page, 'form-of-another-page');
+  await page.getByRole('link', { name: 'To the dashboards' }).click();
+  await page.waitForURL(`${world.https}/`);
+  assert.equal(await who(page), 'ada', 'nothing has happened');
+  assert.equal((await session(context)).length, 1);
+});
+
+test('the server at which people log in gets another authority, and then another address', async () => {
+  await tell('authority');
+  // Each browser learns the keys anew that it shall trust.
+  let last = '';
+  await until(async () => {
+    const { page } = await fresh();
+    await visit(page, 'grace', DEEP);
+    last = page.url();
+    if (last === `${world.https}${DEEP}`) return (await who(page)) === 'grace';
+    await picture(page, 'another-authority');
+    return false;
+  }, 5);
+  assert.equal(last, `${world.https}${DEEP}`);
+  const before = world.oauth;
+  world.oauth = await tell('move');
+  assert.notEqual(world.oauth, before);
+  await until(async () => {
+    const answer = await fetch(`${world.https}/-/login`, { redirect: 'manual' });
+    return (answer.headers.get('location') ?? '').startsWith(`${world.oauth}/`);
+  });
+  const { page } = await fresh();
+  await visit(page, 'ada', DEEP);
+  assert.equal(await who(page), 'ada');
+});
+
 test('the pages, light and dark, without scripts', async () => {
   for (const colorScheme of ['light', 'dark']) {
     const { page } = await fresh({ colorScheme, javaScriptEnabled: false });

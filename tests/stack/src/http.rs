@@ -146,11 +146,12 @@ impl Https {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
             let connection = tokio::spawn(connection);
+            let keys = if path == "/openid/v1/jwks" { "application/jwk-set+json" } else { "application/json" };
             let mut request = http::Request::builder()
                 .method(method)
                 .uri(path)
                 .header("host", &self.authority)
-                .header("accept", "application/json");
+                .header("accept", keys);
             if !token.is_empty() {
                 request = request.header("authorization", format!("Bearer {token}"));
             }

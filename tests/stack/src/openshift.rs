@@ -382,12 +382,42 @@ impl Cluster {
     }
 }
 
+/// The OAuth server behind the cluster's routers: what it shows, and where its authority is published.
+#[derive(Clone)]
+struct Routed {
+    cluster: Cluster,
+    certificate: serve::Shown,
+    ca_file: PathBuf,
+}
+
+impl Routed {
+    fn publish(&self, certificates: &Certificates) -> io::Result<()> {
+        self.cluster.state().oauth.authority.clone_from(&certificates.ca);
+        std::fs::write(&self.ca_file, &certificates.ca)
+    }
+
+    fn rotate_authority(&self) -> io::Result<()> {
+        let certificates = Certificates::make(&ROUTED)?;
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificates.server_config()?;
+        self.publish(&certificates)
+    }
+
+    /// Gives the new address.
+    async fn move_away(&self) -> io::Result<String> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let issuer = format!("https://127.0.0.1:{}", listener.local_addr()?.port());
+        self.cluster.state().oauth.issuer.clone_from(&issuer);
+        tokio::spawn(serve::serve(listener, Arc::clone(&self.certificate), self.cluster.clone(), Face::Oauth));
+        Ok(issuer)
+    }
+}
+
 /// A running stand-in; it stops when dropped.
 pub struct OpenShift {
     url: String,
     folder: PathBuf,
     cluster: Cluster,
-    oauth_certificate: serve::Shown,
+    routed: Routed,
     remote: String,
     tasks: [tokio::task::JoinHandle<()>; 3],
 }
@@ -439,16 +469,12 @@ impl OpenShift {
         let shown = Arc::clone(&oauth_certificate);
         let oauth = tokio::spawn(serve::serve(listener, shown, cluster.clone(), Face::Oauth));
         cluster.state().oauth.issuer = issuer;
-        let (remote, control) = remote::serve(cluster.clone()).await?;
+        let ca_file = folder.join("oauth-ca.crt");
+        let routed = Routed { cluster: cluster.clone(), certificate: oauth_certificate, ca_file };
+        routed.publish(&certificates)?;
+        let (remote, control) = remote::serve(routed.clone()).await?;
         let tasks = [api, oauth, control];
-        let stand_in = Self { url, folder: folder.to_owned(), cluster, oauth_certificate, remote, tasks };
-        stand_in.publish(&certificates)?;
-        Ok(stand_in)
-    }
-
-    fn publish(&self, certificates: &Certificates) -> io::Result<()> {
-        self.cluster.state().oauth.authority.clone_from(&certificates.ca);
-        std::fs::write(self.oauth_ca_file(), &certificates.ca)
+        Ok(Self { url, folder: folder.to_owned(), cluster, routed, remote, tasks })
     }
 
     /// Where another process may change the state.
@@ -472,7 +498,7 @@ impl OpenShift {
     /// The file of the authority of the OAuth server, which stands behind the cluster's routers.
     #[must_use]
     pub fn oauth_ca_file(&self) -> PathBuf {
-        self.folder.join("oauth-ca.crt")
+        self.routed.ca_file.clone()
     }
 
     /// Gives the OAuth server a certificate of another authority, and publishes that.
@@ -480,9 +506,7 @@ impl OpenShift {
     /// # Errors
     /// As [`Self::start`].
     pub fn rotate_oauth_authority(&self) -> io::Result<()> {
-        let certificates = Certificates::make(&ROUTED)?;
-        *self.oauth_certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificates.server_config()?;
-        self.publish(&certificates)
+        self.routed.rotate_authority()
     }
 
     /// The OAuth server also answers on another port, which the API names from now on.
@@ -490,11 +514,7 @@ impl OpenShift {
     /// # Errors
     /// As [`Self::start`].
     pub async fn move_oauth(&self) -> io::Result<()> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        self.cluster.state().oauth.issuer = format!("https://127.0.0.1:{}", listener.local_addr()?.port());
-        let shown = Arc::clone(&self.oauth_certificate);
-        tokio::spawn(serve::serve(listener, shown, self.cluster.clone(), Face::Oauth));
-        Ok(())
+        self.routed.move_away().await.map(drop)
     }
 
     /// `https://127.0.0.1:PORT`

@@ -11,27 +11,28 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::{Cluster, Discovery, Endpoint, Fault, Grant};
+use super::{Discovery, Endpoint, Fault, Grant, Routed};
 use crate::encoding::pairs;
 
 /// `POST /-/stand-in/WHAT?…`; gives the address.
 ///
 /// # Errors
 /// When no port is free.
-pub(super) async fn serve(cluster: Cluster) -> io::Result<(String, tokio::task::JoinHandle<()>)> {
+pub(super) async fn serve(routed: Routed) -> io::Result<(String, tokio::task::JoinHandle<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let Ok((socket, _)) = listener.accept().await else { continue };
-            let cluster = cluster.clone();
+            let routed = routed.clone();
             connections.spawn(async move {
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (done, text) = obey(&cluster, &request);
-                    let answer =
-                        Response::builder().status(if done { 200 } else { 400 }).body(Full::new(Bytes::from(text)));
-                    async move { answer }
+                    let routed = routed.clone();
+                    async move {
+                        let (done, text) = obey(&routed, &request).await;
+                        Response::builder().status(if done { 200 } else { 400 }).body(Full::new(Bytes::from(text)))
+                    }
                 });
                 let _ =
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
@@ -41,8 +42,13 @@ pub(super) async fn serve(cluster: Cluster) -> io::Result<(String, tokio::task::
     Ok((url, task))
 }
 
+fn done() -> (bool, String) {
+    (true, String::new())
+}
+
 /// Whether it was understood, and what there is to say.
-fn obey(cluster: &Cluster, request: &Request<Incoming>) -> (bool, String) {
+async fn obey(routed: &Routed, request: &Request<Incoming>) -> (bool, String) {
+    let cluster = &routed.cluster;
     let pairs = pairs(request.uri().query().unwrap_or_default());
     let get = |name: &str| pairs.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
     let seconds = Duration::from_secs(get("seconds").parse().unwrap_or_default());
@@ -56,6 +62,8 @@ fn obey(cluster: &Cluster, request: &Request<Incoming>) -> (bool, String) {
             "apiVersion": get("api"), "kind": get("kind"),
             "metadata": { "name": get("name"), "namespace": get("namespace") }, "spec": {},
         })),
+        "authority" => return routed.rotate_authority().map_or_else(|error| (false, error.to_string()), |()| done()),
+        "move" => return routed.move_away().await.map_or_else(|error| (false, error.to_string()), |to| (true, to)),
         "keys" => cluster.rotate_account_keys(),
         "lifetime" => cluster.set_token_lifetime(get("seconds").parse().ok()),
         "inactivity" => cluster.set_inactivity((!get("seconds").is_empty()).then_some(seconds)),
@@ -81,5 +89,5 @@ fn obey(cluster: &Cluster, request: &Request<Incoming>) -> (bool, String) {
         }
         _ => return (false, "nothing is called so".to_owned()),
     }
-    (true, String::new())
+    done()
 }

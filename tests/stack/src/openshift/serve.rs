@@ -248,8 +248,13 @@ async fn whole(
         Some(Endpoint::Issuer) => {
             let account = caller.groups.iter().any(|group| group == "system:serviceaccounts");
             let asked = Asked { verb: "get".into(), path: Some(path.clone()), ..Asked::default() };
+            let accept = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
             match (account || state.rbac.allows(&caller, &asked), path.as_str()) {
                 (false, _) => status(403, "forbidden"),
+                // Keys are of a kind of their own, which must be taken.
+                (true, "/openid/v1/jwks") if !["jwk-set+json", "*/*"].iter().any(|kind| accept.contains(kind)) => {
+                    status(406, "only application/jwk-set+json is served here")
+                }
                 (true, "/openid/v1/jwks") => accounts::keys(&mut state),
                 (true, _) => accounts::document(),
             }

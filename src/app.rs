@@ -406,6 +406,7 @@ fn build(
     if kept.is_some_and(|before| before.config.cluster.ca != settings.cluster.ca) {
         cluster.renew(&settings.cluster)?;
     }
+    cache.share(shared.clone().map(|shared| shared as _));
     sessions.share(shared);
     let workloads = match watching {
         Some(before) => Arc::clone(&before.workloads),

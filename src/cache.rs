@@ -6,17 +6,19 @@
 //!
 //! A range request is answered from what is known of its points ([`crate::extents`]); everything else is kept as a whole.
 //! Whoever asks for something that is missing starts a flight, or waits for the one that is under way: a task of its own,
-//! which goes on when its first caller leaves.
+//! which goes on when its first caller leaves. Where replicas share a memory, a flight looks there first (`shared`).
 
 mod care;
 mod flight;
+mod journal;
 mod key;
 mod queue;
+mod shared;
 mod store;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +33,8 @@ pub use care::{BackendStats, Entry, Purge, Purged, Stats};
 use flight::{Flights, Landed, Pilot, Seat};
 use key::Key;
 pub use key::Place;
+use shared::{Sharing, Tier};
+pub use shared::{Shelf, Soon};
 use store::{Kept, Store, Stored};
 
 /// How often a question looks again before it gives up.
@@ -161,6 +165,8 @@ pub struct How {
     pub left: i64,
     /// Why it is not kept by points.
     pub reason: Option<CacheReason>,
+    /// Whether other replicas have asked for some of it.
+    pub shared: bool,
 }
 
 /// The time.
@@ -196,6 +202,8 @@ pub struct Cache {
     places: key::Places,
     clock: Clock,
     metrics: Arc<Metrics>,
+    /// What all replicas share, if they do.
+    tier: Mutex<Option<Arc<Tier>>>,
 }
 
 impl Cache {
@@ -208,7 +216,30 @@ impl Cache {
             places: key::Places::default(),
             clock,
             metrics,
+            tier: Mutex::default(),
         })
+    }
+
+    /// Shares with other replicas from now on, or no longer. Must be called within a runtime.
+    pub fn share(self: &Arc<Self>, shelf: Option<Arc<dyn Shelf>>) {
+        let mut tier = self.tier.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = match (&*tier, &shelf) {
+            (Some(tier), Some(shelf)) => tier.is_of(shelf),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            *tier = shelf.map(|shelf| Tier::start(shelf, self));
+        }
+    }
+
+    fn tier(&self) -> Option<Arc<Tier>> {
+        self.tier.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is shared of a backend at the moment.
+    fn sharing(&self, place: &Place) -> Option<Sharing> {
+        self.tier()?.of(place.name())
     }
 
     /// The place of a backend of this name that is described by these bytes: everything of its settings that can change an answer.
@@ -252,12 +283,17 @@ impl Cache {
     ) -> Result<Told, Refusal> {
         let key = Key::points(asked.place, asked.wide, &asked.question, grid);
         let mut result = CacheResult::Hit;
+        let mut shared = false;
+        let told = |kept: &Kept, result, left, reason, shared| Told {
+            how: How { shared, ..told(kept, result, left, reason).how },
+            body: kept.bytes().clone(),
+        };
         for _ in 0..ROUNDS {
             let (epoch, now) = (self.flights.epoch(), self.clock.now());
             match self.store.answer(key.span(span)) {
                 Some(Stored::Answer(kept)) => {
                     if let Some(left) = kept.left(now, rules.fresh, rules.ttl) {
-                        return Ok(told(&kept, result, left, None));
+                        return Ok(told(&kept, result, left, None, shared));
                     }
                 }
                 Some(Stored::Refused(refusal, until)) if now.steady < until => return Err(refusal),
@@ -281,23 +317,32 @@ impl Cache {
             let (known, at) = match seat {
                 Seat::Known(known) => (known, now),
                 Seat::Start(boarding, need, known) => {
-                    if result == CacheResult::Hit {
-                        let all = need.iter().map(|gap| gap.len()).sum::<i64>() == span.len();
+                    let all = need.iter().map(|gap| gap.len()).sum::<i64>() == span.len();
+                    let before = result;
+                    if before == CacheResult::Hit {
                         result = if all { CacheResult::Miss } else { CacheResult::Partial };
                     }
                     let pilot = Pilot::new(self, epoch, asked, origin());
                     let keys = [key.base(), key.span(span), key.unfit()];
                     let work = |pilot: Pilot| pilot.points(keys, need, known, (span, rules));
                     match boarding.fly(pilot, work, asked.deadline).await? {
-                        Landed::Known(known, at) => (known, at),
-                        Landed::Answer(kept, reason) => return Ok(told(&kept, result, 0, reason)),
+                        Landed::Known(known, at, brought) => {
+                            shared |= brought.shared;
+                            result = match (brought.asked, result) {
+                                (false, _) => before,
+                                (true, CacheResult::Miss) if brought.shared => CacheResult::Partial,
+                                (true, result) => result,
+                            };
+                            (known, at)
+                        }
+                        Landed::Answer(kept, reason) => return Ok(told(&kept, result, 0, reason, shared)),
                         Landed::Unfit => continue,
                     }
                 }
                 Seat::Join(ticket) => {
                     result = CacheResult::Collapsed;
                     match ticket.wait(asked.deadline).await? {
-                        Landed::Known(known, at) => (known, at),
+                        Landed::Known(known, at, _) => (known, at),
                         Landed::Answer(..) | Landed::Unfit => continue,
                     }
                 }
@@ -310,7 +355,7 @@ impl Cache {
             if let Some(Stored::Answer(kept)) = self.store.answer(key.span(span))
                 && let Some(left) = kept.left(now, rules.fresh, rules.ttl)
             {
-                return Ok(told(&kept, result, left, None));
+                return Ok(told(&kept, result, left, None, shared));
             }
             let Some(written) = known.write(span, now) else { continue };
             let kept = Arc::new(Kept::new(Bytes::from(written.body), written.oldest, written.tail));
@@ -318,7 +363,7 @@ impl Cache {
                 self.keep(epoch, &key.span(span), Stored::Answer(Arc::clone(&kept)));
             }
             let left = kept.left(self.clock.now(), rules.fresh, rules.ttl).unwrap_or(0);
-            return Ok(told(&kept, result, left, None));
+            return Ok(told(&kept, result, left, None, shared));
         }
         Err(Refusal::new(Reason::Overload, "what is known changes faster than it can be read; try again soon")
             .retry_after(Duration::from_secs(1)))
@@ -385,7 +430,7 @@ impl Asked<'_> {
 }
 
 fn told(kept: &Kept, result: CacheResult, left: i64, reason: Option<CacheReason>) -> Told {
-    Told { body: kept.bytes().clone(), how: How { result, left, reason } }
+    Told { body: kept.bytes().clone(), how: How { result, left, reason, shared: false } }
 }
 
 #[cfg(test)]

@@ -224,7 +224,7 @@ impl Queries {
         let reason = if self.keeping.mode == CacheMode::Bypass { CacheReason::Mode } else { reason };
         self.metrics.cache().request(kind, CacheResult::Bypass);
         self.metrics.cache().bypass(reason);
-        How { result: CacheResult::Bypass, left: 0, reason: Some(reason) }
+        How { result: CacheResult::Bypass, left: 0, reason: Some(reason), shared: false }
     }
 
     /// Where everything of a backend is kept.
@@ -379,9 +379,9 @@ fn status(how: How) -> String {
         CacheResult::Collapsed => text.push_str("fwd=miss; collapsed"),
         CacheResult::Bypass | CacheResult::Error => text.push_str("fwd=bypass"),
     }
-    if let Some(reason) = how.reason {
+    if let Some(detail) = how.reason.map(CacheReason::word).or(how.shared.then_some("shared")) {
         text.push_str("; detail=");
-        text.push_str(reason.word());
+        text.push_str(detail);
     }
     text
 }

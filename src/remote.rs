@@ -3,7 +3,7 @@
 //! It makes nothing wrong and nothing slow: every question has a deadline of its own, a server that fails is left alone for
 //! a while, and whoever asks hears "not known" of all of it, never an error. What is stored is encrypted and bound to its
 //! name (`sealed`), so that somebody who can write to the server can make us forget, and nothing else. What is stored
-//! once is not written again.
+//! once is not written again, but for the journal of what was forgotten.
 //!
 //! Four commands are spoken (AUTH, SELECT, GET, SET) and five kinds of replies are understood (`resp`); a client library
 //! would bring forty times as much and take an answer of any size.
@@ -39,7 +39,12 @@ enum Kind {
     Block,
     Lock,
     Denied,
+    Journal,
 }
+
+/// The server was not asked, or did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent;
 
 impl Kind {
     const fn letter(self) -> char {
@@ -47,6 +52,7 @@ impl Kind {
             Self::Block => 'b',
             Self::Lock => 'l',
             Self::Denied => 'd',
+            Self::Journal => 'j',
         }
     }
 }
@@ -102,10 +108,11 @@ impl Remote {
         Ok(Self { inner, queue, room, writer })
     }
 
-    /// A block, if it is known. Ends within `cache.shared.timeout`.
-    pub async fn get(&self, key: &[u8; 32]) -> Option<Bytes> {
-        let name = self.inner.name(Kind::Block, key);
-        let (outcome, found) = match self.inner.read(SharedOperation::Get, &name).await {
+    /// A block, if it is known. Ends within `cache.shared.timeout`, and at the deadline. The key may be of any length; what
+    /// it says cannot be read or guessed from the server.
+    pub async fn get(&self, key: &[u8], deadline: Instant) -> Option<Bytes> {
+        let name = self.inner.name(Kind::Block, &self.inner.keys.digest(key));
+        let (outcome, found) = match self.inner.read(SharedOperation::Get, &name, deadline).await {
             Ok(None) => (SharedOutcome::Miss, None),
             Ok(Some(bytes)) => match self.inner.keys.open(&name, bytes) {
                 Some(open) => (SharedOutcome::Hit, Some(open)),
@@ -117,9 +124,13 @@ impl Remote {
         found
     }
 
-    /// Keeps a block under a name that has none yet. Returns at once; what does not fit is let go.
-    pub fn put(&self, key: &[u8; 32], value: Bytes, ttl: Duration) {
-        let told = |outcome| self.inner.metrics.shared(SharedOperation::Put, outcome);
+    /// Keeps a block under a name that has none yet. Returns at once; what does not fit is let go. Gives whether it makes
+    /// sense to come with the next one.
+    pub fn put(&self, key: &[u8], value: Bytes, ttl: Duration) -> bool {
+        let told = |outcome| {
+            self.inner.metrics.shared(SharedOperation::Put, outcome);
+            outcome == SharedOutcome::TooLarge
+        };
         if value.len() > self.inner.settings.largest {
             return told(SharedOutcome::TooLarge);
         }
@@ -128,10 +139,43 @@ impl Remote {
         }
         let kib = u32::try_from(value.len().div_ceil(1024).max(1)).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(kib) else { return told(SharedOutcome::Busy) };
-        let write = Write { name: self.inner.name(Kind::Block, key), value, ttl, _room: room };
-        if self.queue.try_send(write).is_err() {
-            told(SharedOutcome::Busy);
-        }
+        let name = self.inner.name(Kind::Block, &self.inner.keys.digest(key));
+        let write = Write { name, value, ttl, _room: room };
+        self.queue.try_send(write).is_ok() || told(SharedOutcome::Busy)
+    }
+
+    /// What replicas tell each other of what was forgotten; `Ok(None)` when there is nothing that is ours.
+    ///
+    /// # Errors
+    /// When nobody can say.
+    pub async fn journal(&self) -> Result<Option<Bytes>, Silent> {
+        let name = self.inner.name(Kind::Journal, &[0; 32]);
+        let deadline = Instant::now() + self.inner.settings.timeout;
+        let (outcome, read) = match self.inner.read(SharedOperation::Journal, &name, deadline).await {
+            Ok(None) => (SharedOutcome::Miss, Ok(None)),
+            Ok(Some(bytes)) => match self.inner.keys.open(&name, bytes) {
+                Some(open) => (SharedOutcome::Hit, Ok(Some(open))),
+                None => (SharedOutcome::Tampered, Ok(None)),
+            },
+            Err(outcome) => (outcome, Err(Silent)),
+        };
+        self.inner.metrics.shared(SharedOperation::Journal, outcome);
+        read
+    }
+
+    /// Tells it. Gives whether the server knows it now.
+    pub async fn tell_journal(&self, value: &[u8], ttl: Duration) -> bool {
+        let name = self.inner.name(Kind::Journal, &[0; 32]);
+        let Some(value) = self.inner.keys.seal(&name, value) else { return false };
+        let deadline = Instant::now() + self.inner.settings.timeout * WRITES_TAKE;
+        let command = resp::set(&name, &value, ttl, false);
+        let outcome = match self.inner.ask(SharedOperation::Journal, &command, deadline).await {
+            Ok(Reply::Simple) => SharedOutcome::Stored,
+            Ok(_) => SharedOutcome::Error,
+            Err(outcome) => outcome,
+        };
+        self.inner.metrics.shared(SharedOperation::Journal, outcome);
+        outcome == SharedOutcome::Stored
     }
 
     /// Whether the caller is the one among all replicas who fetches what this key stands for, until `ttl` is over. Also yes
@@ -173,7 +217,8 @@ impl Remote {
     /// Whether a session was ended at any replica; `None` when nobody can say. An entry that is not ours denies too.
     pub async fn is_denied(&self, session: &[u8; 16]) -> Option<bool> {
         let name = self.inner.name(Kind::Denied, &sealed::digest(session));
-        let (outcome, denied) = match self.inner.read(SharedOperation::Denied, &name).await {
+        let deadline = Instant::now() + self.inner.settings.timeout;
+        let (outcome, denied) = match self.inner.read(SharedOperation::Denied, &name, deadline).await {
             Ok(None) => (SharedOutcome::Miss, Some(false)),
             Ok(Some(bytes)) => match self.inner.keys.open(&name, bytes) {
                 Some(_) => (SharedOutcome::Hit, Some(true)),
@@ -217,8 +262,13 @@ impl Inner {
         full || self.breaker().is_open(now)
     }
 
-    async fn read(&self, operation: SharedOperation, name: &str) -> Result<Option<bytes::BytesMut>, SharedOutcome> {
-        let deadline = Instant::now() + self.settings.timeout;
+    async fn read(
+        &self,
+        operation: SharedOperation,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Option<bytes::BytesMut>, SharedOutcome> {
+        let deadline = deadline.min(Instant::now() + self.settings.timeout);
         match self.ask(operation, &resp::get(name), deadline).await? {
             Reply::Bulk(bytes) => Ok(Some(bytes)),
             Reply::Nothing => Ok(None),
@@ -246,6 +296,11 @@ impl Inner {
             Err(Failure::TooLarge) => (true, Err(SharedOutcome::TooLarge)),
             // We ask too much at once; that is nothing that the server did.
             Err(Failure::Busy) => (true, Err(SharedOutcome::Busy)),
+            // Who came with little time left has learned nothing.
+            Err(Failure::Slow) if deadline < began + self.settings.timeout / 2 => {
+                probe.known = false;
+                return Err(SharedOutcome::Slow);
+            }
             Err(Failure::Slow) => (false, Err(SharedOutcome::Slow)),
             Err(Failure::Broken(cause)) => {
                 tracing::debug!(cause, "The shared memory failed");

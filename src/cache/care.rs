@@ -155,8 +155,18 @@ impl Cache {
         }
     }
 
-    /// Forgets. What was being asked at the moment is answered to whoever waits for it, and not kept.
+    /// Forgets, and tells other replicas. What was being asked at the moment is answered to whoever waits for it, and not
+    /// kept.
     pub fn purge(&self, purge: &Purge) -> Purged {
+        // First: whoever begins to ask from here on finds nothing of before in what is shared.
+        if let Some(tier) = self.tier() {
+            tier.purge(self.clock.now().wall, purge.clone());
+        }
+        self.forget(purge)
+    }
+
+    /// Forgets what is kept here.
+    pub(super) fn forget(&self, purge: &Purge) -> Purged {
         self.flights.forget();
         let mut places: Vec<Arc<Place>> = Vec::new();
         self.places.each(|place| {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::key::{Key, Place};
+use super::shared::Sharing;
 use super::store::{Kept, Stored};
 use super::{Asked, Cache, Origin, Terms, UNFIT, millis};
 use crate::extents::{Extents, Fetched, Moment, Part, Rules, Span, Unreadable};
@@ -24,11 +25,20 @@ use crate::upstream::Question;
 #[derive(Clone)]
 pub(super) enum Landed {
     /// More is known, as of then.
-    Known(Arc<Extents>, Moment),
+    Known(Arc<Extents>, Moment, Brought),
     /// An answer that is kept as a whole, and why if it should have been taken apart.
     Answer(Arc<Kept>, Option<CacheReason>),
     /// It cannot be taken apart and is not what was wanted as a whole.
     Unfit,
+}
+
+/// From where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brought {
+    /// Of the backend.
+    pub(super) asked: bool,
+    /// Of what other replicas know.
+    pub(super) shared: bool,
 }
 
 type Outcome = Result<Landed, Refusal>;
@@ -213,6 +223,8 @@ struct Learned {
     now: Arc<Extents>,
     parts: Vec<Part>,
     rules: Rules,
+    /// With whom it is shared, and what of it they know.
+    sharing: Option<(Sharing, Arc<Extents>)>,
 }
 
 impl Work {
@@ -240,13 +252,14 @@ struct Lander {
 impl Lander {
     fn land(self, work: Work) {
         let cache = &self.cache;
+        let mut share = None;
         {
             let mut table = cache.flights.lock();
             if cache.flights.epoch() == self.epoch {
                 for (key, stored) in work.keep {
                     cache.store.put(&key, stored);
                 }
-                if let Some(Learned { key, before, now, parts, rules }) = work.learned {
+                if let Some(Learned { key, before, now, parts, rules, sharing }) = work.learned {
                     // Another flight may have learned something of other points meanwhile.
                     let known = match cache.store.answer(&key) {
                         Some(Stored::Extents(known)) if !Arc::ptr_eq(&known, &before) => {
@@ -254,7 +267,8 @@ impl Lander {
                         }
                         _ => now,
                     };
-                    cache.store.put(&key, Stored::Extents(known));
+                    cache.store.put(&key, Stored::Extents(Arc::clone(&known)));
+                    share = sharing.map(|(sharing, theirs)| (sharing, key, known, theirs, rules));
                 }
             }
             take_off(&mut table, &self.flight);
@@ -262,6 +276,9 @@ impl Lander {
         self.flight.outcome.send_replace(Some(work.outcome));
         cache.store.settle();
         cache.metrics.cache().memory(cache.store.bytes());
+        if let Some((sharing, key, known, theirs, rules)) = share {
+            sharing.share(&key, &known, &theirs, (cache.clock.now(), &rules));
+        }
     }
 
     /// Until nobody has waited for some time.
@@ -304,6 +321,7 @@ pub(super) struct Pilot {
     wide: bool,
     room: u64,
     timeout: Duration,
+    sharing: Option<Sharing>,
 }
 
 impl Pilot {
@@ -320,6 +338,7 @@ impl Pilot {
             wide: asked.wide,
             room: (asked.room)(),
             timeout: asked.timeout,
+            sharing: cache.sharing(asked.place),
         }
     }
 
@@ -333,13 +352,29 @@ impl Pilot {
     ) -> Work {
         let [base, span_key, unfit] = keys;
         let deadline = Instant::now() + self.timeout;
+        let before = Arc::clone(&known);
+        let (mut now, mut parts) = (known, Vec::with_capacity(need.len()));
+        let mut last = self.cache.clock.now();
+        let mut need = need;
+        if let Some(sharing) = &self.sharing {
+            for part in sharing.recall(&base, &need, &now, (last, &rules)).await {
+                now = Arc::new(now.with(&part, &rules));
+                parts.push(part);
+            }
+            if !parts.is_empty() {
+                need = now.need(wanted, last, &rules);
+            }
+        }
+        let brought = Brought { asked: !need.is_empty(), shared: !parts.is_empty() };
+        let sharing = self.sharing.clone().map(|sharing| (sharing, Arc::clone(&now)));
+        if need.is_empty() {
+            let learned = Learned { key: base, before, now: Arc::clone(&now), parts, rules, sharing: None };
+            return Work::of(Ok(Landed::Known(now, last, brought))).learn(learned);
+        }
         let permit = match self.place.queue.enter(self.room, self.terms.upstream, deadline).await {
             Ok(permit) => permit,
             Err(refusal) => return Work::of(Err(refusal)),
         };
-        let before = Arc::clone(&known);
-        let (mut now, mut parts) = (known, Vec::with_capacity(need.len()));
-        let mut last = self.cache.clock.now();
         for gap in need {
             let mut question = self.question.clone();
             if !question.push_window(now.grid().time(gap.from), now.grid().time(gap.to - 1)) {
@@ -351,7 +386,7 @@ impl Pilot {
                 Err(refusal) => {
                     let work = self.refused(span_key, refusal);
                     // What came before it is good.
-                    return work.learn(Learned { key: base, before, now, parts, rules });
+                    return work.learn(Learned { key: base, before, now, parts, rules, sharing });
                 }
             };
             // The earlier of both clocks: nothing is final too early.
@@ -383,8 +418,8 @@ impl Pilot {
             return if large { work } else { work.keep(key, Stored::Answer(kept)) };
         }
         drop(permit);
-        let learned = Learned { key: base, before, now: Arc::clone(&now), parts, rules };
-        Work::of(Ok(Landed::Known(now, last))).learn(learned)
+        let learned = Learned { key: base, before, now: Arc::clone(&now), parts, rules, sharing };
+        Work::of(Ok(Landed::Known(now, last, brought))).learn(learned)
     }
 
     /// Asks for an answer that is kept as a whole; it no longer changes when asked for after `settles`.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queue::Queue;
-use crate::extents::{Grid, Span};
+use crate::extents::{Grid, Rules, Span};
 use crate::route::{Form, push_pair};
 use crate::upstream::Question;
 
@@ -17,8 +17,10 @@ const POINTS: u8 = b'p';
 const SPAN: u8 = b's';
 const UNFIT: u8 = b'u';
 const WHOLE: u8 = b'w';
+const SHARED: u8 = b'x';
 
 const WIDE: usize = 2;
+const GENERATION: std::ops::Range<usize> = 3..11;
 /// Where the question begins.
 const QUESTION: usize = 43;
 
@@ -120,6 +122,18 @@ impl Key {
         bytes[KIND] = SPAN;
         bytes.extend_from_slice(&span.from.to_le_bytes());
         bytes.extend_from_slice(&span.to.to_le_bytes());
+        bytes
+    }
+
+    /// Of some points for all replicas that call them final alike, in a generation of all replicas. `base` is what is known.
+    pub(super) fn shared(base: &[u8], generation: u64, rules: &Rules, span: Span) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(base.len() + 32);
+        bytes.extend_from_slice(base);
+        bytes[KIND] = SHARED;
+        bytes[GENERATION].copy_from_slice(&generation.to_le_bytes());
+        for number in [rules.settle, rules.not_before, span.from, span.to] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
         bytes
     }
 

@@ -3,4 +3,6 @@
 
 mod backend;
 mod model;
+mod replicas;
 mod scenes;
+mod shelf;

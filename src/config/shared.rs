@@ -1,4 +1,4 @@
-//! `cache.shared`: the memory that replicas share.
+//! `cache.shared`: the memory that replicas share, of final points and of sessions that were ended.
 
 use std::time::Duration;
 

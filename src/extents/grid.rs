@@ -97,6 +97,25 @@ impl Span {
     }
 }
 
+/// The smallest part of a span that is shared as one.
+const CHUNK: i64 = 16;
+
+/// The parts of a span by which it is shared: blocks, and of a block that is not in it as a whole the largest halves of
+/// halves. Who knows and who wants the same points cut them alike.
+pub(super) fn chunks(span: Span) -> Vec<Span> {
+    let mut chunks = Vec::new();
+    let mut at = (span.from.saturating_add(CHUNK - 1)).div_euclid(CHUNK) * CHUNK;
+    while at.saturating_add(CHUNK) <= span.to {
+        let mut size = BLOCK;
+        while at.rem_euclid(size) != 0 || at.saturating_add(size) > span.to {
+            size /= 2;
+        }
+        chunks.push(Span { from: at, to: at + size });
+        at += size;
+    }
+    chunks
+}
+
 /// What of `wanted` is in none of the spans, which come in order.
 pub(super) fn gaps(wanted: Span, covered: impl Iterator<Item = Span>) -> Vec<Span> {
     let (mut gaps, mut at) = (Vec::new(), wanted.from);

@@ -181,6 +181,44 @@ impl Extents {
         Ok(Part { frame, pieces: pieces.into_iter().map(Arc::new).collect(), tail, at })
     }
 
+    /// The parts of some points that may be known elsewhere: only what is final now, each as [`Self::new_chunks`] has it.
+    #[must_use]
+    pub fn chunks(&self, need: &[Span], now: Moment, rules: &Rules) -> Vec<Span> {
+        let to = rules.settled(self.grid, now.wall);
+        need.iter().flat_map(|span| grid::chunks(Span { to: span.to.min(to), ..*span })).collect()
+    }
+
+    /// The final parts that can be written and could not when less was known, with the bytes that each takes at most.
+    #[must_use]
+    pub fn new_chunks(&self, before: &Self) -> Vec<(Span, usize)> {
+        let mut known: Vec<Span> = before.pieces.iter().flat_map(|piece| grid::chunks(piece.span)).collect();
+        known.sort_unstable_by_key(|span| (span.from, span.to));
+        let is_new =
+            |span: &Span| known.binary_search_by_key(&(span.from, span.to), |span| (span.from, span.to)).is_err();
+        let of = |piece: &Arc<Piece>| {
+            let bytes = piece.weight() + piece.list.weight();
+            grid::chunks(piece.span).into_iter().map(move |span| (span, bytes))
+        };
+        self.pieces.iter().flat_map(of).filter(|(span, _)| is_new(span)).collect()
+    }
+
+    /// Takes apart what was written of final points elsewhere, asked for at `at`, and used from `now` on.
+    ///
+    /// # Errors
+    /// When it cannot be, or was written by another kind of server.
+    pub fn recall(&self, fetched: &Fetched<'_>, now: Moment) -> Result<Part, Unreadable> {
+        let Fetched { span, at, body } = *fetched;
+        let read = matrix::read(body, self.grid, span, span.to)?;
+        let frame = read.frame;
+        if self.frame.is_some_and(|known| known != frame) {
+            return Err(Unreadable::Shape);
+        }
+        let known = self.tail.as_ref().map(|tail| &tail.piece).or(self.pieces.last()).map(|piece| &piece.list);
+        let (pieces, _) = piece::divide(body, read, (span, span.to, at.steady), known)?;
+        pieces.iter().for_each(|piece| piece.touch(now.steady));
+        Ok(Part { frame, pieces: pieces.into_iter().map(Arc::new).collect(), tail: None, at: now })
+    }
+
     /// What is known when this has come, too. What was written by another kind of server is given up.
     #[must_use]
     pub fn with(&self, part: &Part, rules: &Rules) -> Self {

@@ -12,6 +12,7 @@ use super::{Queries, told};
 use crate::access::{Grant, Granted};
 use crate::cache::{self, Asked, How, Terms, Times, millis};
 use crate::config::{Backend, BackendKind, CacheMode};
+use crate::encoding;
 use crate::extents::Grid;
 use crate::promql::{Confined, Limits};
 use crate::refusal::Refusal;
@@ -219,6 +220,20 @@ impl Keeping<'_> {
     }
 }
 
+/// Whose token it is. One that is renewed, or another pod's, is the same one's; what is no JWT is nobody's but its own.
+fn owner(token: &str) -> Vec<u8> {
+    // What concerns one token alone, and the pod that it was made for.
+    const OF_ONE: [&str; 5] = ["exp", "iat", "nbf", "jti", "kubernetes.io"];
+    let claims = || {
+        let mut claims: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&encoding::jwt_part(token, 1)?).ok()?;
+        claims.retain(|name, _| !OF_ONE.contains(&name.as_str()));
+        let is_known = ["iss", "sub"].iter().all(|name| claims.get(*name).is_some_and(serde_json::Value::is_string));
+        is_known.then(|| serde_json::to_vec(&claims).ok()).flatten()
+    };
+    claims().unwrap_or_else(|| token.as_bytes().to_vec())
+}
+
 /// Everything of a backend's settings that can change what it answers to us, each behind its length.
 pub(super) fn describe(settings: &Backend) -> Vec<u8> {
     let mut out = Vec::new();
@@ -229,11 +244,37 @@ pub(super) fn describe(settings: &Backend) -> Vec<u8> {
     field(settings.name.as_bytes());
     field(if settings.kind == BackendKind::Thanos { b"thanos" } else { b"prometheus" });
     field(settings.url.to_string().as_bytes());
-    field(settings.token.as_ref().map_or(&[][..], |token| token.expose().as_bytes()));
+    field(&settings.token.as_ref().map_or_else(Vec::new, |token| owner(token.expose())));
     field(settings.ca.as_deref().unwrap_or_default());
     for (name, value) in &settings.parameters {
         field(name.as_bytes());
         field(value.as_bytes());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::owner;
+    use crate::encoding::base64url;
+
+    fn token(claims: &str) -> String {
+        format!("e30.{}.c2ln", base64url(claims.as_bytes()))
+    }
+
+    #[test]
+    fn a_token_that_is_renewed_is_the_same_ones() {
+        let first = token(r#"{"iss":"i","sub":"a","exp":1,"jti":"x","kubernetes.io":{"pod":{"name":"p"}}}"#);
+        let same = owner(&first);
+        assert_eq!(same, owner(&token(r#"{"sub":"a","iat":7,"nbf":7,"exp":2,"iss":"i"}"#)));
+        let others =
+            [r#"{"iss":"i","sub":"b"}"#, r#"{"iss":"j","sub":"a"}"#, r#"{"iss":"i","sub":"a","groups":["g"]}"#];
+        for other in others {
+            assert_ne!(same, owner(&token(other)), "{other}");
+        }
+        // What does not say whose it is stands for itself.
+        for text in [token(r#"{"sub":"a"}"#), token(r#"{"iss":1,"sub":"a"}"#), token("x"), "sha256~abc".to_owned()] {
+            assert_eq!(owner(&text), text.as_bytes());
+        }
+    }
 }

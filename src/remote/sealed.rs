@@ -2,11 +2,12 @@
 //!
 //! `version (1) | key id (4) | nonce (12) | AES-256-GCM of the value, with everything before and the name as associated data`.
 //! Each entry has a key of its own, derived from the configured one and the entry's name (HKDF, RFC 5869), so that random
-//! nonces never wear one out. The first configured key seals, every one opens.
+//! nonces never wear one out. The first configured key seals and names, every one opens.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest;
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
+use aws_lc_rs::hmac;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::config::CookieKey;
@@ -31,6 +32,8 @@ pub(super) struct Keys(Vec<Key>);
 struct Key {
     id: [u8; ID],
     root: Prk,
+    /// Names what is stored.
+    names: hmac::Key,
 }
 
 impl Key {
@@ -58,9 +61,21 @@ impl Keys {
             let filled = root.expand(&[b"id"], HKDF_SHA256).and_then(|okm| okm.fill(&mut whole));
             filled.map_err(|_| "a key could not be derived".to_owned())?;
             id.copy_from_slice(&whole[..ID]);
-            Ok(Key { id, root })
+            let mut names = [0; 32];
+            let filled = root.expand(&[b"names"], HKDF_SHA256).and_then(|okm| okm.fill(&mut names));
+            filled.map_err(|_| "a key could not be derived".to_owned())?;
+            Ok(Key { id, root, names: hmac::Key::new(hmac::HMAC_SHA256, &names) })
         });
         Ok(Self(keys.collect::<Result<_, String>>()?))
+    }
+
+    /// What stands for these bytes: without the first key nobody can tell from it what they are, or try.
+    pub(super) fn digest(&self, bytes: &[u8]) -> [u8; 32] {
+        let mut out = [0; 32];
+        if let Some(key) = self.0.first() {
+            out.copy_from_slice(hmac::sign(&key.names, bytes).as_ref());
+        }
+        out
     }
 
     pub(super) fn seal(&self, name: &str, value: &[u8]) -> Option<Vec<u8>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Mood, Stage};
+use super::shelf::{InProcess, replica, share};
 use crate::cache::{Purge, Told};
 use crate::config;
 use crate::extents::tests::world::{Dice, World};
@@ -75,6 +76,12 @@ async fn history(seed: u64) -> (u64, [u64; 6]) {
         seeds
     };
     versions[0] = worlds(&mut dice, &stage);
+    // Half of all histories have a second replica, and both share what is final.
+    let shelf = (dice.below(2) == 0).then(Arc::<InProcess>::default);
+    let mut other = Arc::new(replica(&stage, 4 << 20));
+    if let Some(shelf) = &shelf {
+        share(shelf, &[&stage, &other]);
+    }
     let mut stage = Arc::new(stage);
     let grids = [(0, 15_000), (7_000, 15_000), (0, 1_000), (33, 123_428)]
         .map(|(phase, step)| Grid::new(super::backend::BEGIN / step * step + phase, step).unwrap());
@@ -82,6 +89,9 @@ async fn history(seed: u64) -> (u64, [u64; 6]) {
     let mut results = [0; 6];
     let mut requests = 0;
     for _ in 0..120 {
+        if shelf.is_some() && dice.below(12) == 0 {
+            std::mem::swap(&mut stage, &mut other);
+        }
         match dice.below(20) {
             0..12 => {
                 let (query, grid) = (QUERIES[[0, 0, 1, 2, 3][dice.below(5)]], grids[[0, 0, 0, 1, 2, 3][dice.below(6)]]);
@@ -120,6 +130,11 @@ async fn history(seed: u64) -> (u64, [u64; 6]) {
             }
             15 if dice.below(3) == 0 => {
                 // All data are others from now on, and the cache is told.
+                if let Some(shelf) = &shelf {
+                    // Whoever cannot be told forgets later.
+                    shelf.mood(Duration::ZERO, false);
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                }
                 let seeds = worlds(&mut dice, &stage);
                 versions.push(seeds);
                 match dice.below(3) {
@@ -130,15 +145,24 @@ async fn history(seed: u64) -> (u64, [u64; 6]) {
                         stage.cache.purge(&Purge { metric: Some("up".to_owned()), ..Purge::default() });
                     }
                 }
+                if shelf.is_some() {
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                }
+            }
+            17 if shelf.is_some() => {
+                let takes = Duration::from_millis([0, 1, 20, 200][dice.below(4)]);
+                shelf.iter().for_each(|shelf| shelf.mood(takes, dice.below(4) == 0));
             }
             16 if dice.below(3) == 0 => {
                 // Another configuration, over the same cache.
                 let mut settings = stage.settings.clone();
                 settings.range.fresh = Duration::from_secs([0, 5, 15][dice.below(3)]);
                 settings.range.settle = Duration::from_secs([60, 90, 3600][dice.below(3)]);
-                let (cache, backend, place) =
-                    (Arc::clone(&stage.cache), Arc::clone(&stage.backend), Arc::clone(&stage.place));
-                stage = Arc::new(Stage { cache, backend, place, settings });
+                for stage in [&mut stage, &mut other] {
+                    let (cache, backend, place) =
+                        (Arc::clone(&stage.cache), Arc::clone(&stage.backend), Arc::clone(&stage.place));
+                    *stage = Arc::new(Stage { cache, backend, place, settings: settings.clone() });
+                }
             }
             _ => {
                 tokio::time::sleep(Duration::from_millis([1, 300, 300, 4_000, 4_000, 16_000, 61_000][dice.below(7)]))

@@ -16,6 +16,8 @@ pub enum SharedOperation {
     Lock,
     Deny,
     Denied,
+    /// What was forgotten, read and told.
+    Journal,
 }
 
 /// How that ended.
@@ -45,7 +47,7 @@ pub enum SharedOutcome {
     Busy,
 }
 
-const OPERATIONS: [&str; 5] = ["get", "put", "lock", "deny", "denied"];
+const OPERATIONS: [&str; 6] = ["get", "put", "lock", "deny", "denied", "journal"];
 const OUTCOMES: [&str; 11] =
     ["hit", "miss", "stored", "exists", "tampered", "too_large", "full", "slow", "error", "open", "busy"];
 

@@ -6,7 +6,7 @@ pub mod ground;
 pub mod http;
 pub mod kubernetes;
 pub mod openshift;
-mod overlay;
+pub mod overlay;
 pub mod pod;
 pub mod secrets;
 pub mod servers;

@@ -15,7 +15,7 @@ enum Node {
 ///
 /// # Errors
 /// When either is no YAML of the plain kind that the sidecar reads.
-pub(crate) fn lay_over(under: &str, over: &str) -> io::Result<String> {
+pub fn lay_over(under: &str, over: &str) -> io::Result<String> {
     let joined = join(parse(under)?, parse(over)?);
     let mut text = String::new();
     write(&joined, 0, &mut text);

@@ -8,6 +8,7 @@ mod dashboards;
 mod limits;
 mod percli;
 mod perses;
+mod replicas;
 mod shared;
 mod stage;
 mod thanos;

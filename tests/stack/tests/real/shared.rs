@@ -18,15 +18,15 @@ use tokio::net::TcpStream;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-struct Redis {
-    server: Server,
-    port: u16,
+pub(crate) struct Redis {
+    pub(crate) server: Server,
+    pub(crate) port: u16,
     folder: PathBuf,
     more: Vec<String>,
 }
 
 impl Redis {
-    async fn start(more: &[&str]) -> Self {
+    pub(crate) async fn start(more: &[&str]) -> Self {
         let folder = servers::run_folder("redis").unwrap();
         Self::start_in(folder, servers::free_port().unwrap(), more.iter().map(ToString::to_string).collect()).await
     }
@@ -53,7 +53,7 @@ impl Redis {
         Self { server, port, folder, more }
     }
 
-    async fn restarted(self) -> Self {
+    pub(crate) async fn restarted(self) -> Self {
         let Self { server, port, folder, more } = self;
         server.signal("KILL");
         drop(server);
@@ -61,7 +61,7 @@ impl Redis {
     }
 
     /// A command of somebody else's, and what came back within a moment.
-    async fn raw(&self, words: &[&[u8]]) -> Vec<u8> {
+    pub(crate) async fn raw(&self, words: &[&[u8]]) -> Vec<u8> {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let mut out = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
@@ -79,10 +79,19 @@ impl Redis {
     }
 
     /// The value under a name, as it lies there.
-    async fn value(&self, name: &str) -> Vec<u8> {
+    pub(crate) async fn value(&self, name: &str) -> Vec<u8> {
         let answer = self.raw(&[b"GET", name.as_bytes()]).await;
         let start = answer.windows(2).position(|pair| pair == b"\r\n").unwrap() + 2;
         answer[start..answer.len() - 2].to_vec()
+    }
+
+    /// All names that begin so, in order.
+    pub(crate) async fn names(&self, start: &str) -> Vec<String> {
+        let answer = self.raw(&[b"KEYS", format!("{start}*").as_bytes()]).await;
+        let text = String::from_utf8(answer).unwrap();
+        let mut names: Vec<String> = text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect();
+        names.sort();
+        names
     }
 
     fn settings(&self) -> Shared {
@@ -145,7 +154,7 @@ impl Tier {
         let outcomes = ["stored", "exists", "full", "slow", "error", "open", "busy", "too_large"];
         let counts = || outcomes.map(|outcome| self.count("put", outcome));
         let before = counts();
-        self.remote.put(&[name; 32], Bytes::copy_from_slice(value), MINUTE);
+        self.remote.put(&[name; 40], Bytes::copy_from_slice(value), MINUTE);
         for _ in 0..1000 {
             let now = counts();
             if let Some(at) = (0..outcomes.len()).find(|at| now[*at] > before[*at]) {
@@ -157,12 +166,8 @@ impl Tier {
     }
 
     async fn get(&self, name: u8) -> Option<Bytes> {
-        self.remote.get(&[name; 32]).await
+        self.remote.get(&[name; 40], tokio::time::Instant::now() + MINUTE).await
     }
-}
-
-fn name(kind: char, byte: u8) -> String {
-    format!("test:{kind}:{}", format!("{byte:02x}").repeat(32))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +182,18 @@ async fn shared_memory_keeps_what_was_written_first_for_every_replica() {
     assert_eq!(one.put(2, &large).await, "stored");
     assert_eq!(two.get(2).await.as_deref(), Some(&large[..]));
     assert_eq!(one.put(3, &[0; (1 << 20) + 1]).await, "too_large");
-    assert!(!redis.value(&name('b', 1)).await.windows(5).any(|part| part == b"first"), "stored in the clear");
+    let names = redis.names("test:b:").await;
+    let bounded = |name: &String| name.len() == "test:b:".len() + 64 && !name.contains("0101");
+    assert!(names.len() == 2 && names.iter().all(bounded), "names tell what they name: {names:?}");
+    for name in &names {
+        assert!(!redis.value(name).await.windows(5).any(|part| part == b"first"), "stored in the clear");
+    }
+    // What was forgotten is told in one place, anew each time.
+    assert_eq!(two.journal().await, Ok(None));
+    for words in [&b"one"[..], b"two"] {
+        assert!(one.tell_journal(words, MINUTE).await);
+        assert_eq!(two.journal().await.unwrap().as_deref(), Some(words));
+    }
     // One replica fetches, until its time is over.
     assert!(one.lock(&[1; 32], Duration::from_millis(400)).await && !two.lock(&[1; 32], MINUTE).await);
     tokio::time::sleep(Duration::from_millis(450)).await;
@@ -203,29 +219,31 @@ async fn shared_memory_that_was_tampered_with_is_not_known() {
     let redis = Redis::start(&[]).await;
     let tier = Tier::new(&redis.settings());
     assert_eq!(tier.put(1, b"one").await, "stored");
+    let one = redis.names("test:b:").await.remove(0);
     assert_eq!(tier.put(2, b"two").await, "stored");
-    let good = redis.value(&name('b', 1)).await;
+    let two = redis.names("test:b:").await.into_iter().find(|name| *name != one).unwrap();
+    let good = redis.value(&one).await;
     let set = async |name: &str, value: &[u8]| redis.raw(&[b"SET", name.as_bytes(), value]).await;
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    let cases = [flipped, redis.value(&name('b', 2)).await, good[..20].to_vec(), Vec::new(), b"one".to_vec()];
+    let cases = [flipped, redis.value(&two).await, good[..20].to_vec(), Vec::new(), b"one".to_vec()];
     for (index, bytes) in (1..).zip(&cases) {
-        set(&name('b', 1), bytes).await;
+        set(&one, bytes).await;
         assert_eq!((tier.get(1).await, tier.count("get", "tampered")), (None, index), "{bytes:?}");
     }
     // Of another type, and larger than we take.
-    redis.raw(&[b"DEL", name('b', 1).as_bytes()]).await;
-    redis.raw(&[b"LPUSH", name('b', 1).as_bytes(), b"x"]).await;
+    redis.raw(&[b"DEL", one.as_bytes()]).await;
+    redis.raw(&[b"LPUSH", one.as_bytes(), b"x"]).await;
     assert_eq!((tier.get(1).await, tier.count("get", "error")), (None, 1));
-    redis.raw(&[b"DEL", name('b', 1).as_bytes()]).await;
-    set(&name('b', 1), &vec![b'x'; 2 << 20]).await;
+    redis.raw(&[b"DEL", one.as_bytes()]).await;
+    set(&one, &vec![b'x'; 2 << 20]).await;
     assert_eq!((tier.get(1).await, tier.count("get", "too_large")), (None, 1));
-    set(&name('b', 1), &good).await;
+    set(&one, &good).await;
     assert_eq!(tier.get(1).await.as_deref(), Some(&b"one"[..]), "and what is whole again is known again");
     // Somebody with another key reads nothing, whoever has both reads all.
     let other = Tier::new(&Shared { keys: vec![key("two")], ..redis.settings() });
-    assert_eq!((other.get(1).await, other.count("get", "tampered")), (None, 1));
-    let both = Tier::new(&Shared { keys: vec![key("two"), key("one")], ..redis.settings() });
+    assert_eq!((other.get(1).await, other.count("get", "miss")), (None, 1), "not even its name");
+    let both = Tier::new(&Shared { keys: vec![key("one"), key("two")], ..redis.settings() });
     assert_eq!(both.get(1).await.as_deref(), Some(&b"one"[..]));
     // A denial that somebody made up denies: to end a session is the smaller harm.
     assert_eq!(tier.is_denied(&[1; 16]).await, Some(false));

@@ -5,4 +5,5 @@ mod backend;
 mod model;
 mod replicas;
 mod scenes;
+mod sets;
 mod shelf;

@@ -157,4 +157,14 @@ async fn whoever_takes_other_points_for_final_shares_nothing_with_the_rest() {
     let (gets, values) = (shelf.gets(), shelf.values());
     assert_eq!(ask(&third, span).await.result, CacheResult::Miss);
     assert!(shelf.gets() > gets && values > 0);
+    // Also where that is shorter than it was for whoever laid it down.
+    let mut fourth = replica(&one, 64 << 20);
+    fourth.settings.range.ttl = 5 * SECOND;
+    share(&shelf, &[&fourth]);
+    let span = newest(&one, 1000);
+    ask(&one, span).await;
+    tokio::time::sleep(10 * SECOND).await;
+    let gets = shelf.gets();
+    let how = ask(&fourth, span).await;
+    assert_eq!((how.result, how.shared, shelf.gets() > gets), (CacheResult::Miss, false, true));
 }

@@ -81,7 +81,7 @@ pub(super) fn perses_is_behind_the_sidecar(pod: Option<&Value>, out: &Value, nam
         .strip_prefix("127.0.0.1:")
         .and_then(|port| port.parse().ok())
         .ok_or(format!("Perses listens on {address}"))?;
-    if let Some(flag) = flags.keys().find(|flag| flag.starts_with("web.tls")) {
+    if let Some(flag) = flags.keys().find(|flag| flag.starts_with("web.tls-")) {
         return Err(format!("Perses has --{flag}"));
     }
     let listens = |word: &&String| {

@@ -253,7 +253,13 @@ impl Queries {
             }
             _ => (Method::POST, Cow::Borrowed("/api/v1/labels"), LARGEST_FORM),
         };
-        let parts = self.counted(grant.selectors(params.selectors(), backend.settings(), limits, most))?;
+        let parts = match call {
+            MetricsCall::LabelValues(name) if name.as_str() == "__name__" && params.selectors().is_empty() => {
+                grant.selectors_of_names(backend.settings(), limits, most)
+            }
+            _ => grant.selectors(params.selectors(), backend.settings(), limits, most),
+        };
+        let parts = self.counted(parts)?;
         let question = |part| {
             let mut question = Question::matching(method.clone(), path.clone(), part);
             params.write(&mut question);
@@ -309,8 +315,7 @@ impl Queries {
         limits: &promql::Limits,
     ) -> Result<Reply, Refusal> {
         let began = Instant::now();
-        let none: [&str; 0] = [];
-        let parts = self.counted(grant.selectors(&none, backend.settings(), limits, LONGEST_TARGET))?;
+        let parts = self.counted(grant.selectors_of_names(backend.settings(), limits, LONGEST_TARGET))?;
         let names = |part| Question::matching(Method::GET, "/api/v1/label/__name__/values", part);
         let keeping = Keeping { queries: self, grant, backend, params, began };
         let names = match parts.as_slice() {

@@ -7,8 +7,9 @@ use crate::refusal::{Reason, Refusal};
 use crate::route::push_pair;
 
 impl Grant {
-    /// All `match[]` of a request, each confined to what the grant reaches. Without any, the selectors of everything that the
-    /// grant reaches; nothing at all only for a caller who reaches everything there is.
+    /// All `match[]` of a request, each confined to what the grant reaches. Without any, the selector of everything that the
+    /// grant reaches by the default label, so that values of that label are the caller's own; nothing at all only for a
+    /// caller who reaches everything there is.
     ///
     /// They come in parts, each of which takes at most `most` bytes of a form; mostly there is one. Namespaces are told apart
     /// first, then selectors: what all parts find together is what the whole would find.
@@ -24,7 +25,27 @@ impl Grant {
     ) -> Result<Vec<Granted<Vec<Confined>>>, QueryError> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         let mut parts = Vec::with_capacity(1);
-        divide(&texts, self.reach()?, backend, limits, most, &mut parts)?;
+        if texts.is_empty() {
+            divide(&texts, self.reach()?, &default_label(backend)?, backend, limits, most, &mut parts)?;
+        } else {
+            divide(&texts, self.reach()?, &backend.labels, backend, limits, most, &mut parts)?;
+        }
+        Ok(parts)
+    }
+
+    /// The selectors that together find the names of all metrics that the grant reaches, under whatever label their owner
+    /// stands; in parts, as above.
+    ///
+    /// # Errors
+    /// As [`Self::selectors`].
+    pub fn selectors_of_names(
+        &self,
+        backend: &Backend,
+        limits: &promql::Limits,
+        most: usize,
+    ) -> Result<Vec<Granted<Vec<Confined>>>, QueryError> {
+        let mut parts = Vec::with_capacity(1);
+        divide(&[], self.reach()?, &backend.labels, backend, limits, most, &mut parts)?;
         Ok(parts)
     }
 
@@ -41,8 +62,7 @@ impl Grant {
         most: usize,
     ) -> Result<Granted<Vec<Confined>>, QueryError> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-        let labels = promql::Labels::new(backend.labels.default_label(), Vec::new())
-            .map_err(|_| QueryError::Other(Refusal::internal("the default label is none")))?;
+        let labels = default_label(backend)?;
         let reach = self.reach()?;
         match confine_all(&texts, reach, &labels, backend, limits) {
             Ok(selectors) if fits(&selectors, most) => return Ok(Granted(selectors)),
@@ -76,6 +96,12 @@ impl Grant {
 
 /// The most parts of one question.
 const MOST_PARTS: usize = 64;
+
+/// The default label alone.
+fn default_label(backend: &Backend) -> Result<promql::Labels, QueryError> {
+    promql::Labels::new(backend.labels.default_label(), Vec::new())
+        .map_err(|_| QueryError::Other(Refusal::internal("the default label is none")))
+}
 
 fn too_large() -> Refusal {
     Refusal::new(Reason::QueryLimit, "this names too many namespaces at once; choose some by a matcher")
@@ -114,12 +140,13 @@ fn fits(selectors: &[Confined], most: usize) -> bool {
 fn divide(
     texts: &[&str],
     reach: &Reach,
+    labels: &promql::Labels,
     backend: &Backend,
     limits: &promql::Limits,
     most: usize,
     parts: &mut Vec<Granted<Vec<Confined>>>,
 ) -> Result<(), QueryError> {
-    let confined = confine_all(texts, reach, &backend.labels, backend, limits);
+    let confined = confine_all(texts, reach, labels, backend, limits);
     let large = match &confined {
         Ok(selectors) => !fits(selectors, most),
         Err(QueryError::Promql(error)) => error.kind() == promql::ErrorKind::Limit,
@@ -128,13 +155,13 @@ fn divide(
     match reach {
         Reach::Namespaces(names) if large && names.len() > 1 => {
             let (left, right) = names.split_at(names.len() / 2);
-            divide(texts, &Reach::Namespaces(left.into()), backend, limits, most, parts)?;
-            divide(texts, &Reach::Namespaces(right.into()), backend, limits, most, parts)
+            divide(texts, &Reach::Namespaces(left.into()), labels, backend, limits, most, parts)?;
+            divide(texts, &Reach::Namespaces(right.into()), labels, backend, limits, most, parts)
         }
         _ if large && texts.len() > 1 => {
             let (left, right) = texts.split_at(texts.len() / 2);
-            divide(left, reach, backend, limits, most, parts)?;
-            divide(right, reach, backend, limits, most, parts)
+            divide(left, reach, labels, backend, limits, most, parts)?;
+            divide(right, reach, labels, backend, limits, most, parts)
         }
         _ => {
             let confined = confined?;
@@ -176,7 +203,8 @@ mod tests {
 
     fn parts(texts: &[&str], reach: &Reach, most: usize) -> Result<Vec<Vec<String>>, QueryError> {
         let (mut parts, limits) = (Vec::new(), promql::Limits::default());
-        divide(texts, reach, &backend(), &limits, most, &mut parts)?;
+        let backend = backend();
+        divide(texts, reach, &backend.labels, &backend, &limits, most, &mut parts)?;
         for part in &parts {
             let mut form = String::new();
             part.get().iter().for_each(|selector| push_pair(&mut form, "match[]", selector.text()));

@@ -72,15 +72,17 @@ async fn confinement(stage: &Stage) {
         let answer = query("grace", text).await;
         assert_eq!(count(&answer), 0, "{text}: {}", answer.text());
     }
-    // The past comes from the object store, across the border to the present.
+    // The past comes from the object store.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let (start, end) = ((now - 6 * 24 * 3600).to_string(), now.to_string());
     let pairs =
         [("query", "sum by (namespace) (vllm:num_requests_running)"), ("start", &start), ("end", &end), ("step", "1h")];
     let answer = stage.form("grace", &format!("{BASE}/query_range"), &pairs).await;
     let result = answer.json()["data"]["result"].clone();
-    let points = result[0]["values"].as_array().map_or(0, Vec::len);
-    assert_eq!((label_values(&answer, "namespace"), points >= 144), (set(&["team-b"]), true), "{points}: {answer:?}");
+    let points = result[0]["values"].as_array().cloned().unwrap_or_default();
+    // The past may have been made a day ago, and the present begins with this test.
+    assert!(points.len() >= 5 * 24, "{points:?}");
+    assert_eq!(label_values(&answer, "namespace"), set(&["team-b"]));
 }
 
 async fn parameters(stage: &Stage) {
@@ -145,7 +147,8 @@ async fn other_questions(stage: &Stage) {
     let series = series.json()["data"].as_array().cloned().unwrap_or_default();
     assert!(series.len() == 1 && series[0]["namespace"] == "team-b", "{series:?}");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let (start, end) = ((now - 600).to_string(), now.to_string());
+    // The first scrape may be of this very second.
+    let (start, end) = ((now - 600).to_string(), (now + 60).to_string());
     let pairs = [("query", "requests_total"), ("start", start.as_str()), ("end", end.as_str())];
     let exemplars = stage.form("grace", &format!("{BASE}/query_exemplars"), &pairs).await;
     let text = exemplars.text();

@@ -134,7 +134,7 @@ impl Catalog {
         let marker = marker(&dashboard, project, name, &self.prefix);
         let answer = self.perses.ask(creating.request(to_bytes(&marker)?)?).await?;
         // Somebody else may have been quicker.
-        if answer.status == StatusCode::CONFLICT && self.is_hidden(grant, project, name).await? {
+        if answer.status == StatusCode::CONFLICT && self.standing(grant, project, name).await? == Standing::Hidden {
             return Ok(Some(Reply::empty(StatusCode::NO_CONTENT)));
         }
         if !answer.status.is_success() {
@@ -144,14 +144,24 @@ impl Catalog {
         Ok(Some(Reply::empty(StatusCode::NO_CONTENT)))
     }
 
-    /// Whether what is stored under the name of a workload's dashboard hides it.
-    pub(super) async fn is_hidden(&self, grant: &Grant, project: &Project, name: &ObjectName) -> Result<bool, Refusal> {
+    /// What stands under the name of a dashboard.
+    pub(super) async fn standing(
+        &self,
+        grant: &Grant,
+        project: &Project,
+        name: &ObjectName,
+    ) -> Result<Standing, Refusal> {
         if self.rendered_in(project, name).is_none() {
-            return Ok(false);
+            return Ok(Standing::NotOurs);
         }
-        let Some(stored) = grant.stored() else { return Ok(false) };
+        let Some(stored) = grant.stored() else { return Ok(Standing::NotOurs) };
         let stored = self.perses.ask(stored).await?;
-        Ok(stored.status == StatusCode::OK && document::is_left_out(&stored.body))
+        Ok(match stored.status {
+            StatusCode::OK if document::is_left_out(&stored.body) => Standing::Hidden,
+            StatusCode::OK => Standing::Saved,
+            status if is_missing(status) => Standing::Rendered,
+            _ => Standing::NotOurs,
+        })
     }
 
     /// Shows a dashboard again that is hidden in a project; nothing happens to one that is shown.
@@ -212,6 +222,19 @@ impl Catalog {
         found.sort_unstable_by(|a, b| (&a.namespace, a.name.as_str()).cmp(&(&b.namespace, b.name.as_str())));
         found
     }
+}
+
+/// What stands under the name of a dashboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No workload has one of this name, or Perses does not say.
+    NotOurs,
+    /// A workload's, which nobody has stored.
+    Rendered,
+    /// A workload's that the project has saved as its own.
+    Saved,
+    /// A workload's that is hidden in the project.
+    Hidden,
 }
 
 /// A dashboard that is hidden in a project.

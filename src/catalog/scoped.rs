@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::rendered::{self, is_down, without_perses};
+use super::rendered::{self, Standing, is_down, without_perses};
 use super::{Brought, Catalog, Effect, nonsense, pass, pass_document, refuse_document, to_bytes};
 use crate::access::{Grant, Granted, Listing, PersesCall, Scope};
 use crate::document::{self, Entry, Kind, Object};
@@ -92,19 +92,22 @@ impl Catalog {
                 pass_document(self.perses.ask(grant.request(object.into_bytes().into())?).await?)
             }
             ScopedCall::Delete(project, name) => {
-                if kind == Scoped::Dashboards && self.is_hidden(&grant, project, name).await? {
+                // What stands there is looked at first: who deletes blindly takes away what somebody else has hidden just now.
+                let standing = match kind {
+                    Scoped::Dashboards => self.standing(&grant, project, name).await?,
+                    _ => Standing::NotOurs,
+                };
+                if standing == Standing::Hidden {
                     return Ok(Reply::empty(StatusCode::NO_CONTENT));
                 }
+                if standing == Standing::Rendered
+                    && let Some(reply) = self.hide_rendered(&grant, project, name, brought).await?
+                {
+                    return Ok(reply);
+                }
                 let answer = self.perses.ask(grant.request(Bytes::new())?).await?;
-                if kind == Scoped::Dashboards {
-                    if is_missing(answer.status)
-                        && let Some(reply) = self.hide_rendered(&grant, project, name, brought).await?
-                    {
-                        return Ok(reply);
-                    }
-                    if answer.status.is_success() && self.rendered_in(project, name).is_some() {
-                        brought.effect(Effect::Restored);
-                    }
+                if standing == Standing::Saved && answer.status.is_success() {
+                    brought.effect(Effect::Restored);
                 }
                 pass(answer)
             }

@@ -294,7 +294,12 @@ impl Login {
         to: &Target,
         now: SystemTime,
     ) -> Result<(String, Vec<HeaderValue>), Refusal> {
-        let provider = self.provider().await.inspect_err(|_| self.metrics.login(LoginOutcome::Unavailable))?;
+        let provider = self.provider().await.map_err(|refusal| {
+            self.metrics.login(LoginOutcome::Unavailable);
+            // Whoever reads this shall still come to where they were going.
+            let soon = refusal.reason() == Reason::LoginUnavailable;
+            if soon { refusal.next(self.entrance(to.as_str()), "Try again") } else { refusal }
+        })?;
         let (state, verifier, nonce) = (random()?, random()?, random()?);
         let begun = Begun {
             to: to.as_str().to_owned(),

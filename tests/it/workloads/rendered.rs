@@ -175,6 +175,8 @@ async fn two_who_delete_at_once_both_hide_it() {
         tokio::join!(gate.send("DELETE", &ada, &one, &Value::Null), gate.send("DELETE", &ada, &one, &Value::Null));
     assert_eq!((first.status, second.status), (204, 204), "{} {}", first.text(), second.text());
     assert_eq!(store.lock().unwrap().len(), 1);
+    // Neither could take away what the other one hid.
+    assert!(gate.upstream.take().iter().all(|seen| !seen.line.starts_with("DELETE")));
     gate.sees_no(&ada, BENCH).await;
 }
 

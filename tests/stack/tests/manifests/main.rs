@@ -6,6 +6,7 @@ mod applied;
 mod built;
 mod configured;
 mod documented;
+mod durable;
 mod reached;
 mod rights;
 mod watched;

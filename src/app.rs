@@ -145,11 +145,11 @@ pub async fn run(
     // These two outlive the others, so that a drain can be watched.
     let (keep, forever) = watch::channel(false);
     let operators = Shared::new((16, 16), metrics.connections());
-    let cache = {
+    let queries = {
         let live = live_receiver;
-        Arc::new(move || Arc::clone(live.borrow().queries.cache()))
+        Arc::new(move || Arc::clone(&live.borrow().queries))
     };
-    let control_door = Control { config: shown_receiver, cache, problem: reload_receiver };
+    let control_door = Control { config: shown_receiver, queries, problem: reload_receiver };
     let mut watching = tokio::task::JoinSet::new();
     watching.spawn(listen::serve(admin, None, limits_receiver.clone(), probes, admin_door, forever.clone()));
     watching.spawn(listen::serve(control, None, limits_receiver, operators, control_door, forever));
@@ -415,7 +415,7 @@ fn build(
     let (shared_access, watched) = (Arc::clone(&access), Arc::clone(&workloads));
     Ok(Live {
         catalog: Catalog::new(Arc::clone(&perses), shared_access, watched, &fixed.api_prefix, &settings),
-        queries: Queries::new(Arc::clone(&perses), clients, &settings, cache, Arc::clone(metrics)),
+        queries: Arc::new(Queries::new(Arc::clone(&perses), clients, &settings, cache, Arc::clone(metrics))),
         perses,
         config: settings,
         cluster,

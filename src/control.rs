@@ -14,12 +14,15 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use crate::cache::{Cache, Purge};
+use crate::cache::Purge;
 use crate::config;
 use crate::listen::{Handler, Listener, Peer};
+use crate::query::{Explain, Queries};
 
 /// The largest question.
 const LARGEST: usize = 64 << 10;
+/// The largest with a query in it.
+const LARGEST_QUERY: usize = 1 << 20;
 
 /// The configuration in use, for whoever asks what it is.
 #[derive(Debug)]
@@ -33,8 +36,8 @@ pub struct InUse {
 pub struct Control {
     /// What is in use.
     pub config: watch::Receiver<Arc<InUse>>,
-    /// The cache, as of the configuration in use.
-    pub cache: Arc<dyn Fn() -> Arc<Cache> + Send + Sync>,
+    /// What answers queries, as of the configuration in use.
+    pub queries: Arc<dyn Fn() -> Arc<Queries> + Send + Sync>,
     /// What is wrong with the newest file, or what waits for a restart; empty when all of it is in use.
     pub problem: watch::Receiver<String>,
 }
@@ -47,10 +50,14 @@ impl Handler for Control {
         match Asked::read(&head.method, &head.uri, &head.headers) {
             Err(refusal) => *refusal,
             Ok(Asked::Config) => self.config(),
-            Ok(Asked::Stats) => answer(StatusCode::OK, &json!((self.cache)().stats())),
+            Ok(Asked::Stats) => answer(StatusCode::OK, &json!((self.queries)().cache().stats())),
             Ok(Asked::Purge) => match Limited::new(body, LARGEST).collect().await {
                 Err(_) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "what is to be forgotten is said in 64 KiB"),
                 Ok(body) => self.purge(&body.to_bytes()),
+            },
+            Ok(Asked::Explain) => match Limited::new(body, LARGEST_QUERY).collect().await {
+                Err(_) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "what is to be explained is said in 1 MiB"),
+                Ok(body) => self.explain(&body.to_bytes()),
             },
         }
     }
@@ -62,6 +69,7 @@ enum Asked {
     Config,
     Stats,
     Purge,
+    Explain,
 }
 
 impl Asked {
@@ -75,8 +83,9 @@ impl Asked {
             "/config" => (Self::Config, Method::GET),
             "/cache/stats" => (Self::Stats, Method::GET),
             "/cache/purge" => (Self::Purge, Method::POST),
+            "/cache/explain" => (Self::Explain, Method::POST),
             _ => {
-                let message = "there are /config, /cache/stats and /cache/purge";
+                let message = "there are /config, /cache/stats, /cache/purge and /cache/explain";
                 return Err(Box::new(refuse(StatusCode::NOT_FOUND, message)));
             }
         };
@@ -116,10 +125,22 @@ impl Control {
         match said.and_then(|said| serde_json::from_value::<Purge>(said.into())) {
             Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("what is to be forgotten: {error}")),
             Ok(purge) => {
-                let purged = (self.cache)().purge(&purge);
+                let purged = (self.queries)().cache().purge(&purge);
                 tracing::info!(?purge, entries = purged.entries, "An operator made the cache forget");
                 answer(StatusCode::OK, &json!(purged))
             }
+        }
+    }
+
+    /// Asks nothing of anybody and changes nothing.
+    fn explain(&self, body: &[u8]) -> Response<Full<Bytes>> {
+        let said = serde_json::from_slice::<serde_json::Map<String, Value>>(body);
+        match said.and_then(|said| serde_json::from_value::<Explain>(said.into())) {
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("what is to be explained: {error}")),
+            Ok(explain) => match (self.queries)().explain(&explain) {
+                Ok(explained) => answer(StatusCode::OK, &json!(explained)),
+                Err(refusal) => refuse(refusal.status(), refusal.message()),
+            },
         }
     }
 }
@@ -241,6 +262,8 @@ mod tests {
         assert_eq!(ask("POST", "/config", &[("host", "localhost")]), 405);
         assert_eq!(ask("GET", "/metrics", &[("host", "localhost")]), 404);
         assert_eq!(ask("GET", "/cache/purge", &[("host", "localhost")]), 405);
+        assert_eq!(ask("GET", "/cache/explain", &[("host", "localhost")]), 405);
+        assert_eq!(ask("POST", "/cache/explain", &[("host", "localhost")]), 415);
         assert_eq!(ask("POST", "/cache/purge", &[("host", "localhost")]), 415);
         let form = ("content-type", "application/x-www-form-urlencoded");
         assert_eq!(ask("POST", "/cache/purge", &[("host", "localhost"), form]), 415, "as a page can send it");

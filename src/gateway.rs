@@ -55,7 +55,7 @@ pub struct Live {
     /// The Perses API.
     pub catalog: Catalog,
     /// Questions to metrics backends.
-    pub queries: Queries,
+    pub queries: Arc<Queries>,
     /// The audit stream.
     pub audit: Arc<Audit>,
 }

@@ -201,6 +201,7 @@ impl Labels {
 pub struct Confined {
     text: String,
     selectors: usize,
+    reach: Reach,
 }
 
 impl Confined {
@@ -220,6 +221,13 @@ impl Confined {
     #[must_use]
     pub fn selectors(&self) -> usize {
         self.selectors
+    }
+
+    /// Which series its selectors read together, by their owners: of a list, what the query's own literals leave. It
+    /// follows from the text, whoever asks.
+    #[must_use]
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 }
 
@@ -382,7 +390,7 @@ fn selector_for(reach: &Reach, labels: &Labels, rule: Option<usize>) -> Confined
     // It is never too long; if it were, it would select nothing.
     let text = print::print(&tree, root, (reach, labels), 256, usize::MAX)
         .unwrap_or_else(|print::TooLong| format!("{{{0}=\"\",{0}!=\"\"}}", labels.default));
-    Confined { text, selectors: 1 }
+    Confined { text, selectors: 1, reach: reach.clone() }
 }
 
 /// Several names become a plain alternation, which only Kubernetes names can be.
@@ -419,7 +427,7 @@ fn write(
     let printed = print::print(&tree, root, (reach, labels), capacity, limits.confined)
         .map_err(|print::TooLong| Error::limit("limits.confined_query", limits.confined as u64, text, 0))?;
     read_back(&tree, root, &printed, text, (reach, labels), limits, features)?;
-    Ok(Confined { text: printed, selectors: tree.selectors })
+    Ok(Confined { text: printed, selectors: tree.selectors, reach: guard::reached(&tree, reach) })
 }
 
 /// Whether the printed text says what was meant and stays within the reach, to whoever reads it next.

@@ -13,6 +13,7 @@ mod params;
 mod plan;
 mod quiet;
 mod sources;
+mod terms;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -25,8 +26,8 @@ use tokio::task::JoinSet;
 
 use crate::access::{Grant, QueryError};
 use crate::cache::{Cache, How, Place, Purge};
-use crate::config::{self, CacheMode};
-use crate::promql;
+use crate::config;
+use crate::promql::{self, Reach};
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
 use crate::route::{Form, FormError, Guarded, MetricsCall};
@@ -59,10 +60,17 @@ pub struct Queries {
     sources: Sources,
     limits: config::Limits,
     cache: Arc<Cache>,
-    places: Vec<(Arc<BackendClient>, Arc<Place>)>,
+    backends: Vec<Behind>,
     keeping: config::Cache,
     plans: Plans,
     metrics: Arc<Metrics>,
+}
+
+/// A backend, where everything of it is kept, and under which terms.
+struct Behind {
+    client: Arc<BackendClient>,
+    place: Arc<Place>,
+    terms: terms::Table,
 }
 
 impl Queries {
@@ -76,12 +84,14 @@ impl Queries {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (limits, keeping) = (live.limits.clone(), live.cache.clone());
-        let place = |backend: &Arc<BackendClient>| {
-            let settings = backend.settings();
-            cache.place(&settings.name, &kept::describe(settings))
+        let behind = |client: &Arc<BackendClient>| {
+            let settings = client.settings();
+            let place = cache.place(&settings.name, &kept::describe(settings));
+            Behind { client: Arc::clone(client), place, terms: terms::Table::new(&keeping, &settings.name) }
         };
-        let places = backends.iter().map(|backend| (Arc::clone(backend), place(backend))).collect();
-        Self { sources: Sources::new(perses, backends), limits, cache, places, keeping, plans: Plans::new(), metrics }
+        let behind = backends.iter().map(behind).collect();
+        let sources = Sources::new(perses, backends);
+        Self { sources, limits, cache, backends: behind, keeping, plans: Plans::new(), metrics }
     }
 
     /// Forgets every answer: a datasource has changed, and whoever changed it wants to see that.
@@ -138,7 +148,7 @@ impl Queries {
             MetricsCall::Query | MetricsCall::QueryRange | MetricsCall::Exemplars => {
                 params.check_points(self.limits.query_points)?;
                 let confined = self.counted(grant.query(params.text()?, settings, &limits))?;
-                let keeping = Keeping { queries: self, grant, backend: &backend, params: &params, began };
+                let keeping = self.keeping(grant, &backend, &params, began)?;
                 match call {
                     MetricsCall::Query => keeping.instant(&confined, &limits).await,
                     MetricsCall::QueryRange => keeping.range(&confined, &limits).await,
@@ -163,16 +173,20 @@ impl Queries {
             MetricsCall::Metadata => self.metadata(grant, &backend, &params, &limits).await,
             MetricsCall::Rules | MetricsCall::Alerts => {
                 let rules = *call == MetricsCall::Rules;
+                let keeping = self.keeping(grant, &backend, &params, began)?;
+                let mut in_force = keeping.behind.terms.of(&Reach::Everything);
                 let mut question = if rules {
                     let asked = grant.rule_selectors(params.selectors(), settings, &limits, LONGEST_TARGET);
-                    Question::matching(Method::GET, "/api/v1/rules", &self.counted(asked)?)
+                    let selectors = self.counted(asked)?;
+                    in_force = keeping.behind.terms.of_all(selectors.get());
+                    Question::matching(Method::GET, "/api/v1/rules", &selectors)
                 } else {
+                    // One question for everybody.
                     Question::alerts()
                 };
                 params.write_without_timeout(&mut question);
                 let kind = if rules { CacheKind::Rules } else { CacheKind::Alerts };
-                let keeping = Keeping { queries: self, grant, backend: &backend, params: &params, began };
-                let (body, how) = keeping.whole(kind, question, self.keeping.rules, None).await?;
+                let (body, how) = keeping.whole(kind, question, self.keeping.rules, in_force).await?;
                 let sight = alerting::Sight {
                     label: settings.labels.default_label(),
                     reaches: &|namespace| grant.reaches(namespace),
@@ -221,16 +235,24 @@ impl Queries {
 
     /// Counts a question that goes past the cache.
     fn passed(&self, kind: CacheKind, reason: CacheReason) -> How {
-        let reason = if self.keeping.mode == CacheMode::Bypass { CacheReason::Mode } else { reason };
         self.metrics.cache().request(kind, CacheResult::Bypass);
         self.metrics.cache().bypass(reason);
         How { result: CacheResult::Bypass, left: 0, reason: Some(reason), shared: false }
     }
 
-    /// Where everything of a backend is kept.
-    fn place(&self, backend: &Arc<BackendClient>) -> Result<&Arc<Place>, Refusal> {
-        let place = self.places.iter().find(|(known, _)| Arc::ptr_eq(known, backend)).map(|(_, place)| place);
-        place.ok_or_else(|| Refusal::internal("a backend without a place"))
+    fn keeping<'k>(
+        &'k self,
+        grant: &'k Grant,
+        backend: &'k Arc<BackendClient>,
+        params: &'k Params<'k>,
+        began: Instant,
+    ) -> Result<Keeping<'k>, Refusal> {
+        Ok(Keeping { queries: self, grant, behind: self.behind(backend)?, params, began })
+    }
+
+    fn behind(&self, backend: &Arc<BackendClient>) -> Result<&Behind, Refusal> {
+        let found = self.backends.iter().find(|known| Arc::ptr_eq(&known.client, backend));
+        found.ok_or_else(|| Refusal::internal("a backend without a place"))
     }
 
     /// Series, label names and label values: one question, or one for each part of a large set of namespaces.
@@ -266,7 +288,7 @@ impl Queries {
             question
         };
         if let [whole] = parts.as_slice() {
-            let keeping = Keeping { queries: self, grant, backend, params, began };
+            let keeping = self.keeping(grant, backend, params, began)?;
             return keeping.matching(call, whole, Question::matching(method.clone(), path.clone(), whole)).await;
         }
         let how = self.passed(CacheKind::Other, CacheReason::Parts);
@@ -317,16 +339,19 @@ impl Queries {
         let began = Instant::now();
         let parts = self.counted(grant.selectors_of_names(backend.settings(), limits, LONGEST_TARGET))?;
         let names = |part| Question::matching(Method::GET, "/api/v1/label/__name__/values", part);
-        let keeping = Keeping { queries: self, grant, backend, params, began };
+        let keeping = self.keeping(grant, backend, params, began)?;
+        let terms = &keeping.behind.terms;
         let names = match parts.as_slice() {
             [whole] => {
-                vec![keeping.whole(CacheKind::Values, names(whole), self.keeping.labels.fresh, None).await?.0]
+                let (fresh, in_force) = (self.keeping.labels.fresh, terms.of_all(whole.get()));
+                vec![keeping.whole(CacheKind::Values, names(whole), fresh, in_force).await?.0]
             }
             several => self.ask_all(backend, several.iter().map(names)).await?,
         };
         let names = merge::texts(&names, 0)?;
         // What the backend knows is the same for everybody until it is filtered.
-        let known = keeping.whole(CacheKind::Metadata, Question::metadata(), self.keeping.metadata, None).await?;
+        let (fresh, in_force) = (self.keeping.metadata, terms.of_no_namespace());
+        let known = keeping.whole(CacheKind::Metadata, Question::metadata(), fresh, in_force).await?;
         let body = answers::filter_metadata(&known.0, &names, params.metric(), params.limit())?;
         Ok(told(Reply::json(StatusCode::OK, body), began, known.1))
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::config;
+use crate::{config, query};
 
 /// The variable that says where the control listener is, where the flag does not.
 const VARIABLE: &str = "PERSES_SIDECAR_CONTROL";
@@ -42,6 +42,34 @@ enum What {
     Stats,
     /// Make the cache forget what fits to all that is given.
     Purge(Purge),
+    /// How the answers to a query are kept, for how long and why, and what is kept of it now.
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    /// The query, as it is asked.
+    query: String,
+    /// The backend's name; not needed when there is only one.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// A namespace of whoever asks; may be given again. Without any: of somebody who reads all series.
+    #[arg(long = "namespace", value_name = "NS")]
+    namespaces: Vec<String>,
+    /// `lookback_delta`, if it is asked with one.
+    #[arg(long, value_name = "DURATION")]
+    lookback_delta: Option<String>,
+}
+
+impl Explain {
+    fn body(&self) -> Value {
+        serde_json::json!(query::Explain {
+            backend: self.backend.clone(),
+            namespaces: self.namespaces.clone(),
+            query: self.query.clone(),
+            lookback_delta: self.lookback_delta.clone(),
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +161,7 @@ pub(super) fn run(ctl: &Ctl) -> Result<String, Failed> {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             (Method::POST, "/cache/purge", Some(purge.body(now)?))
         }
+        What::Explain(explain) => (Method::POST, "/cache/explain", Some(explain.body())),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -152,6 +181,7 @@ pub(super) fn run(ctl: &Ctl) -> Result<String, Failed> {
     Ok(match &ctl.what {
         What::Config => config_text(&answer),
         What::Stats => stats_text(&answer),
+        What::Explain(_) => explained_text(&answer, SystemTime::now()),
         What::Purge(_) => format!("{} entries went, or lost a part\n", answer["entries"]),
     })
 }
@@ -290,6 +320,82 @@ fn stats_text(answer: &Value) -> String {
     out
 }
 
+/// Milliseconds, as people read them.
+fn length(value: &Value) -> String {
+    config::written(Duration::from_millis(value.as_u64().unwrap_or_default()))
+}
+
+/// How long ago a time since 1970 was, or how long until it comes.
+fn ago(time: &Value, now: i64) -> String {
+    let ms = now.saturating_sub(time.as_i64().unwrap_or_default());
+    // Nobody reads milliseconds of an hour.
+    let whole = if ms.abs() < 10_000 { ms } else { ms / 1000 * 1000 };
+    let length = config::written(Duration::from_millis(whole.unsigned_abs()));
+    if ms < 0 { format!("in {length}") } else { format!("{length} ago") }
+}
+
+fn explained_text(answer: &Value, now: SystemTime) -> String {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    let word = |key: &str| answer[key].as_str().unwrap_or_default();
+    let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    let mut out = String::new();
+    let mut line = |head: &str, text: &str| {
+        let _ = writeln!(out, "{head:<10}{text}");
+    };
+    line("backend", word("backend"));
+    line("sent", word("sent"));
+    line(
+        "kept",
+        &match word("kept") {
+            "points" => "by its points; a range is put together from what is known of them".to_owned(),
+            "whole" => format!("as a whole, because of {}", word("reason")),
+            "bypass" => "not at all: the mode in force is bypass".to_owned(),
+            other => other.to_owned(),
+        },
+    );
+    let range = |fresh: &str, ttl: &str| {
+        format!("{} while it may change, {} when it no longer does", length(&answer[fresh]), length(&answer[ttl]))
+    };
+    line("range", &range("fresh_ms", "ttl_ms"));
+    line("instant", &range("instant_fresh_ms", "instant_ttl_ms"));
+    line("settles", &format!("a point no longer changes after {}", length(&answer["settles_after_ms"])));
+    let looks = format!("{} back, {} ahead", length(&answer["back_ms"]), length(&answer["ahead_ms"]));
+    let fixed = answer["fixed_ms"]
+        .as_array()
+        .map_or_else(String::new, |times| format!(", and {} to {}", ago(&times[0], now), ago(&times[1], now)));
+    line("looks", &format!("{looks}{fixed}"));
+    let overrides = list("overrides");
+    let named: Vec<&str> = overrides.iter().filter_map(Value::as_str).collect();
+    line("overrides", if named.is_empty() { "none".to_owned() } else { named.join(", ") }.as_str());
+    let rows: Vec<Vec<String>> = list("entries")
+        .iter()
+        .map(|entry| {
+            let word = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+            let known: Vec<String> = entry["known_ms"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|times| format!("{} to {}", ago(&times[0], now), ago(&times[1], now)))
+                .collect();
+            let newest = match entry["newest_ms"].as_array() {
+                Some(times) => {
+                    format!("{} to {}, asked {} ago", ago(&times[0], now), ago(&times[1], now), length(&times[2]))
+                }
+                None => String::new(),
+            };
+            let bytes = size(entry["bytes"].as_u64().unwrap_or_default());
+            vec![word("what"), bytes, word("parameters"), known.join("; "), newest]
+        })
+        .collect();
+    if rows.is_empty() {
+        out.push_str("\nNothing is kept of it at the moment.\n");
+    } else {
+        out.push('\n');
+        table(&mut out, &["entry", "bytes", "parameters", "known for good", "may change"], &rows);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -331,5 +437,49 @@ not kept, or not for long, because of  requests
 stats                                         3
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn an_explanation_is_a_page_for_people() {
+        let mut answer = json!({
+            "backend": "edge", "sent": "up{namespace=\"a\"}", "kept": "points", "reason": null,
+            "back_ms": 300_000, "ahead_ms": 0, "fixed_ms": null, "settles_after_ms": 300_000,
+            "fresh_ms": 15_000, "ttl_ms": 43_200_000, "instant_fresh_ms": 10_000, "instant_ttl_ms": 3_600_000,
+            "divisible": true, "overrides": ["cache.overrides[0]", "cache.overrides[2]"],
+            "entries": [{
+                "what": "points", "parameters": "step=60", "bytes": 2048, "grid_ms": [60_000, 0],
+                "known_ms": [[1_699_996_400_000_i64, 1_699_999_640_000_i64]],
+                "newest_ms": [1_699_999_700_000_i64, 1_699_999_940_000_i64, 4000],
+            }],
+        });
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let expected = "\
+backend   edge
+sent      up{namespace=\"a\"}
+kept      by its points; a range is put together from what is known of them
+range     15s while it may change, 12h when it no longer does
+instant   10s while it may change, 1h when it no longer does
+settles   a point no longer changes after 5m
+looks     5m back, 0s ahead
+overrides cache.overrides[0], cache.overrides[2]
+
+entry     bytes  parameters    known for good                      may change
+points  2.0 KiB     step=60  1h ago to 6m ago  5m ago to 1m ago, asked 4s ago
+";
+        assert_eq!(explained_text(&answer, now), expected);
+        answer["kept"] = "whole".into();
+        answer["reason"] = "window".into();
+        answer["overrides"] = json!([]);
+        answer["entries"] = json!([]);
+        answer["fixed_ms"] = json!([1_700_000_060_000_i64, 1_700_000_060_000_i64]);
+        let text = explained_text(&answer, now);
+        for line in [
+            "kept      as a whole, because of window\n",
+            "overrides none\n",
+            "ahead, and in 1m to in 1m\n",
+            "Nothing is kept",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 }

@@ -1,15 +1,23 @@
 //! `cache`: which answers are kept, and for how long.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::backends::Backend;
 use super::decode::Surroundings;
+use super::overrides::{self, Override};
 use super::section::{Notes, Section};
 use super::shared::Shared;
 use super::units;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the times of `cache` may be: while an answer may change, until it no longer does, and from then on.
+pub(super) const SHORT: (Duration, Duration) = (Duration::ZERO, HOUR);
+pub(super) const SETTLE: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(7 * 24 * 3600));
+pub(super) const LONG: (Duration, Duration) = (SECOND, Duration::from_secs(30 * 24 * 3600));
 
 /// What memory is kept beside the cache, for everything else.
 const REST: usize = 40 << 20;
@@ -41,6 +49,8 @@ pub struct Cache {
     pub upstream: Upstream,
     /// `cache.shared`: the memory that replicas share; there is none by default.
     pub shared: Option<Shared>,
+    /// `cache.overrides`: what differs for some backends and namespaces.
+    pub overrides: Vec<Override>,
 }
 
 /// `cache.mode`.
@@ -50,6 +60,25 @@ pub enum CacheMode {
     Enforce,
     /// Every question goes to the backend.
     Bypass,
+}
+
+impl CacheMode {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "enforce" => Ok(Self::Enforce),
+            "bypass" => Ok(Self::Bypass),
+            other => Err(format!("expected enforce or bypass, not {other:?}")),
+        }
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 /// `cache.range`.
@@ -118,6 +147,7 @@ impl Default for Cache {
             errors: ErrorTerms { client: 10 * SECOND, server: SECOND },
             upstream: Upstream { at_once: 32, of_one_set: 8, waiting: 1024, abandoned: 2 * SECOND },
             shared: None,
+            overrides: Vec::new(),
         }
     }
 }
@@ -133,21 +163,13 @@ pub(super) fn memory_limit(around: &dyn Surroundings) -> Option<usize> {
 pub(super) fn read(
     root: &mut Section<'_>,
     limit: Option<usize>,
+    backends: &[Arc<Backend>],
     around: &dyn Surroundings,
     notes: &mut Notes,
 ) -> Cache {
     let mut section = root.section("cache", notes);
     let d = Cache::default();
-    let mode = |text: &str| match text {
-        "enforce" => Ok(CacheMode::Enforce),
-        "bypass" => Ok(CacheMode::Bypass),
-        other => Err(format!("expected enforce or bypass, not {other:?}")),
-    };
-    let write = |mode: &CacheMode| match mode {
-        CacheMode::Enforce => "enforce".to_owned(),
-        CacheMode::Bypass => "bypass".to_owned(),
-    };
-    let mode = section.value("mode", d.mode, notes, mode, write);
+    let mode = section.value("mode", d.mode, notes, CacheMode::parse, |mode| mode.word().to_owned());
     let memory = limit.map_or(d.memory, |limit| (limit / 5 * 2).max(1 << 20));
     let memory = section.size("memory", memory, (1 << 20, 1 << 40), notes);
     if let Some(limit) = limit.filter(|limit| section.has("memory") && memory + memory / 4 + REST > *limit) {
@@ -159,25 +181,23 @@ pub(super) fn read(
         section.problem(notes, "memory", message);
     }
     let largest = section.size("largest_answer", d.largest.min(memory / 2), (1 << 10, 1 << 30), notes);
-    let short = (Duration::ZERO, HOUR);
-    let long = (SECOND, 30 * 24 * HOUR);
     let mut below = section.section("range", notes);
     let range = RangeTerms {
-        fresh: below.duration("fresh", d.range.fresh, short, notes),
-        settle: below.duration("settle", d.range.settle, (Duration::ZERO, 7 * 24 * HOUR), notes),
-        ttl: below.duration("ttl", d.range.ttl, long, notes),
+        fresh: below.duration("fresh", d.range.fresh, SHORT, notes),
+        settle: below.duration("settle", d.range.settle, SETTLE, notes),
+        ttl: below.duration("ttl", d.range.ttl, LONG, notes),
     };
     below.finish(notes);
     let mut below = section.section("instant", notes);
     let instant = InstantTerms {
-        fresh: below.duration("fresh", d.instant.fresh, short, notes),
-        ttl: below.duration("ttl", d.instant.ttl, long, notes),
+        fresh: below.duration("fresh", d.instant.fresh, SHORT, notes),
+        ttl: below.duration("ttl", d.instant.ttl, LONG, notes),
     };
     below.finish(notes);
     let mut window = |key, d: WindowTerms, notes: &mut Notes| {
         let mut below = section.section(key, notes);
         let terms = WindowTerms {
-            fresh: below.duration("fresh", d.fresh, short, notes),
+            fresh: below.duration("fresh", d.fresh, SHORT, notes),
             align: below.duration("align", d.align, (Duration::ZERO, 24 * HOUR), notes),
         };
         below.finish(notes);
@@ -187,7 +207,7 @@ pub(super) fn read(
     let series = window("series", d.series, notes);
     let mut fresh = |key, default, notes: &mut Notes| {
         let mut below = section.section(key, notes);
-        let fresh = below.duration("fresh", default, short, notes);
+        let fresh = below.duration("fresh", default, SHORT, notes);
         below.finish(notes);
         fresh
     };
@@ -195,19 +215,40 @@ pub(super) fn read(
     let rules = fresh("rules", d.rules, notes);
     let mut below = section.section("errors", notes);
     let errors = ErrorTerms {
-        client: below.duration("client", d.errors.client, short, notes),
+        client: below.duration("client", d.errors.client, SHORT, notes),
         server: below.duration("server", d.errors.server, (Duration::ZERO, 60 * SECOND), notes),
     };
     below.finish(notes);
+    let upstream = upstream(&mut section, d.upstream, notes);
+    let shared = super::shared::shared(&mut section, around, notes);
+    let overrides = overrides::read(&mut section, upstream, backends, notes);
+    section.finish(notes);
+    Cache {
+        mode,
+        memory,
+        largest,
+        range,
+        instant,
+        labels,
+        series,
+        metadata,
+        rules,
+        errors,
+        upstream,
+        shared,
+        overrides,
+    }
+}
+
+/// `upstream` of the cache, or of an override over that.
+pub(super) fn upstream(section: &mut Section<'_>, d: Upstream, notes: &mut Notes) -> Upstream {
     let mut below = section.section("upstream", notes);
     let upstream = Upstream {
-        at_once: below.count("at_once", d.upstream.at_once, (1, 10_000), notes),
-        of_one_set: below.count("of_one_set", d.upstream.of_one_set, (1, 10_000), notes),
-        waiting: below.count("waiting", d.upstream.waiting, (0, 1_000_000), notes),
-        abandoned: below.duration("abandoned", d.upstream.abandoned, (Duration::ZERO, 300 * SECOND), notes),
+        at_once: below.count("at_once", d.at_once, (1, 10_000), notes),
+        of_one_set: below.count("of_one_set", d.of_one_set, (1, 10_000), notes),
+        waiting: below.count("waiting", d.waiting, (0, 1_000_000), notes),
+        abandoned: below.duration("abandoned", d.abandoned, (Duration::ZERO, 300 * SECOND), notes),
     };
     below.finish(notes);
-    let shared = super::shared::shared(&mut section, around, notes);
-    section.finish(notes);
-    Cache { mode, memory, largest, range, instant, labels, series, metadata, rules, errors, upstream, shared }
+    upstream
 }

@@ -236,7 +236,7 @@ pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut not
     let login = login::read(&mut root, &fixed, cluster.as_ref(), &around, &mut notes);
     let access = access::read(&mut root, &mut notes);
     let backends = backends::read(&mut root, &fixed, &around, &mut notes);
-    let cache = cache::read(&mut root, cache::memory_limit(around), &around, &mut notes);
+    let cache = cache::read(&mut root, cache::memory_limit(around), &backends, &around, &mut notes);
     let workloads = workloads::read(&mut root, &mut notes);
     let (dashboards, templates) = dashboards::read(&mut root, &around, &mut notes);
     let limits = limits::read(&mut root, &mut notes);

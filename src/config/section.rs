@@ -76,6 +76,16 @@ impl<'n> Section<'n> {
         notes.problems.push(Problem::new(line, column, &self.path(key), message));
     }
 
+    /// A problem with the section itself.
+    pub(super) fn problem_here(&self, notes: &mut Notes, message: impl Into<String>) {
+        notes.problems.push(Problem::new(self.line, self.column, &self.path, message));
+    }
+
+    /// Whether there is a key that nobody took.
+    pub(super) fn has_unknown(&self) -> bool {
+        self.entries.iter().any(|(.., taken)| !taken)
+    }
+
     /// A section below this one; empty if it is not there.
     pub(super) fn section(&mut self, key: &'static str, notes: &mut Notes) -> Section<'n> {
         let path = self.path(key);
@@ -196,15 +206,16 @@ impl<'n> Section<'n> {
         range: (Duration, Duration),
         notes: &mut Notes,
     ) -> Duration {
-        let read = |text: &str| {
-            let value = units::duration(text)?;
-            if value < range.0 || value > range.1 {
-                let (least, most) = (units::write_duration(range.0), units::write_duration(range.1));
-                return Err(format!("must be from {least} to {most}"));
-            }
-            Ok(value)
-        };
-        self.value(key, default, notes, read, |value| units::write_duration(*value))
+        self.value(key, default, notes, within(range), |value| units::write_duration(*value))
+    }
+
+    pub(super) fn optional_duration(
+        &mut self,
+        key: &'static str,
+        range: (Duration, Duration),
+        notes: &mut Notes,
+    ) -> Option<Duration> {
+        self.optional(key, notes, within(range), |value| units::write_duration(*value))
     }
 
     pub(super) fn size(
@@ -382,6 +393,17 @@ impl<'n> Section<'n> {
             };
             notes.problems.push(Problem::new(node.line, node.column, &self.path(key), message));
         }
+    }
+}
+
+/// Reads a length of time that must be in a range.
+fn within((least, most): (Duration, Duration)) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let value = units::duration(text)?;
+        if value < least || value > most {
+            return Err(format!("must be from {} to {}", units::write_duration(least), units::write_duration(most)));
+        }
+        Ok(value)
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// How a duration is printed.
-pub(super) fn write_duration(duration: Duration) -> String {
+pub(crate) fn write_duration(duration: Duration) -> String {
     let mut left = duration.as_millis();
     if left == 0 {
         return "0s".to_owned();

@@ -44,6 +44,26 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
     }
 }
 
+/// What the guards of a tree let through together.
+pub(super) fn reached(tree: &Tree<'_>, reach: &Reach) -> Reach {
+    let Reach::Namespaces(names) = reach else { return reach.clone() };
+    let mut places: Vec<u32> = Vec::new();
+    for node in &tree.nodes {
+        let Node::Selector(selector) = node else { continue };
+        match selector.guard.names {
+            Names::Everything | Names::Any | Names::All => return reach.clone(),
+            Names::Some(run) => places.extend_from_slice(run.of(&tree.picked)),
+            Names::Nothing => {}
+        }
+    }
+    places.sort_unstable();
+    places.dedup();
+    if places.len() == names.len() {
+        return reach.clone();
+    }
+    Reach::Namespaces(places.into_iter().filter_map(|place| names.get(place as usize)).cloned().collect())
+}
+
 fn guard(names: Names, rule: Option<usize>) -> Guard {
     Guard { names, rule: rule.map(|index| u32::try_from(index).unwrap_or(u32::MAX)) }
 }

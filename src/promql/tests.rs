@@ -526,3 +526,36 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn whose_data_a_confined_query_reads_follows_from_its_text() {
+    let labels = Labels::new("namespace", Vec::new()).unwrap();
+    let reach = |names: &[&str]| Reach::Namespaces(names.iter().map(|name| Arc::from(*name)).collect());
+    let of = |text: &str, names: &[&str]| {
+        confine(text, &reach(names), &labels, &Limits::default(), Features::default()).unwrap()
+    };
+    for (text, read) in [
+        ("up", &["a", "b", "c"][..]),
+        (r#"up{namespace="b"}"#, &["b"]),
+        (r#"up{namespace=~"c|a|x"}"#, &["a", "c"]),
+        (r#"up{namespace="b"} / up{namespace=~"a|b"}"#, &["a", "b"]),
+        (r#"up{namespace="b"} / up"#, &["a", "b", "c"]),
+        (r#"up{namespace=~"b.*"}"#, &["a", "b", "c"]),
+        (r#"up{namespace="x"}"#, &[]),
+        ("vector(1)", &[]),
+    ] {
+        let wide = of(text, &["a", "b", "c"]);
+        assert_eq!(*wide.reach(), reach(read), "{text}");
+        // Whoever reads no more than that is sent the same, and reads the same.
+        if !read.is_empty() {
+            let narrow = of(wide.text(), read);
+            assert_eq!((narrow.text(), narrow.reach()), (wide.text(), wide.reach()), "{text}");
+        }
+    }
+    for wide in [Reach::Everything, Reach::AnyNamespace] {
+        let confined = confine("up", &wide, &labels, &Limits::default(), Features::default()).unwrap();
+        assert_eq!(*confined.reach(), wide);
+        assert!(confined_selectors_for(&wide, &labels).iter().all(|selector| *selector.reach() == wide));
+    }
+    assert_eq!(*confined_selectors_for(&reach(&["a"]), &labels)[0].reach(), reach(&["a"]));
+}

@@ -3,8 +3,9 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::Queries;
 use super::params::read_duration;
+use super::terms::{InForce, overrides};
+use super::{Behind, Queries};
 use crate::cache::{self, Entry, millis};
 use crate::config::CacheMode;
 use crate::names::Namespace;
@@ -44,8 +45,16 @@ pub struct Explained {
     pub fixed_ms: Option<(i64, i64)>,
     /// After how many milliseconds a point no longer changes.
     pub settles_after_ms: i64,
-    /// For how many milliseconds what may still change is used.
+    /// For how many milliseconds what may still change is used, and what no longer changes is kept.
     pub fresh_ms: i64,
+    /// See above.
+    pub ttl_ms: i64,
+    /// The same of an instant query.
+    pub instant_fresh_ms: i64,
+    /// See above.
+    pub instant_ttl_ms: i64,
+    /// The overrides that have a say in it, as paths of the configuration.
+    pub overrides: Vec<String>,
     /// Whether an answer for several namespaces could be divided by the label.
     pub divisible: bool,
     /// What is kept of it at the moment.
@@ -59,14 +68,14 @@ impl Queries {
     /// 404 for a backend that there is not, 400 for what is no query.
     pub fn explain(&self, explain: &Explain) -> Result<Explained, Refusal> {
         let named = |name: &str| explain.backend.as_deref().is_none_or(|wanted| wanted == name);
-        let mut fitting = self.places.iter().filter(|(_, place)| named(place.name()));
-        let (Some((backend, place)), None) = (fitting.next(), fitting.next()) else {
-            let names: Vec<&str> = self.places.iter().map(|(_, place)| place.name()).collect();
+        let mut fitting = self.backends.iter().filter(|behind| named(behind.place.name()));
+        let (Some(Behind { client, place, terms }), None) = (fitting.next(), fitting.next()) else {
+            let names: Vec<&str> = self.backends.iter().map(|behind| behind.place.name()).collect();
             return Err(Refusal::new(Reason::NotFound, format!("name one backend of: {}", names.join(", ")))
                 .with_status(StatusCode::NOT_FOUND));
         };
         let malformed = |message: String| Refusal::new(Reason::Query, message);
-        let settings = backend.settings();
+        let settings = client.settings();
         let mut names = Vec::with_capacity(explain.namespaces.len());
         for name in &explain.namespaces {
             let namespace = Namespace::parse(name).ok_or_else(|| malformed(format!("{name:?} is no namespace")))?;
@@ -93,8 +102,8 @@ impl Queries {
         )]
         let lookback = lookback.map(|seconds| (seconds * 1000.0).ceil() as u64);
         let plan = self.plans.of(&confined, settings, lookback, &limits);
-        let range = self.keeping.range;
-        let kept = match (self.keeping.mode, plan.unfit) {
+        let InForce { mode, range, instant } = terms.of(confined.reach());
+        let kept = match (mode, plan.unfit) {
             (CacheMode::Bypass, _) => "bypass",
             (CacheMode::Enforce, Some(_)) => "whole",
             (CacheMode::Enforce, None) => "points",
@@ -108,6 +117,10 @@ impl Queries {
             fixed_ms: plan.looks.fixed,
             settles_after_ms: cache::rules(range, plan.looks).settle,
             fresh_ms: millis(range.fresh),
+            ttl_ms: millis(range.ttl),
+            instant_fresh_ms: millis(instant.fresh),
+            instant_ttl_ms: millis(instant.ttl),
+            overrides: overrides(&self.keeping, place.name(), confined.reach()),
             divisible: plan.divisible,
             entries: self.cache.entries(place, confined.text()),
             sent: confined.into_text(),

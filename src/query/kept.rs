@@ -8,10 +8,11 @@ use http::StatusCode;
 
 use super::asking::Way;
 use super::params::Params;
-use super::{Queries, told};
+use super::terms::InForce;
+use super::{Behind, Queries, told};
 use crate::access::{Grant, Granted};
 use crate::cache::{self, Asked, How, Terms, Times, millis};
-use crate::config::{Backend, BackendKind, CacheMode};
+use crate::config::{Backend, BackendKind};
 use crate::encoding;
 use crate::extents::Grid;
 use crate::promql::{Confined, Limits};
@@ -19,13 +20,13 @@ use crate::refusal::Refusal;
 use crate::reply::Reply;
 use crate::route::MetricsCall;
 use crate::telemetry::metrics::{CacheKind, CacheReason};
-use crate::upstream::{BackendClient, Question};
+use crate::upstream::Question;
 
 /// A question of somebody, on its way to the cache.
 pub(super) struct Keeping<'k> {
     pub(super) queries: &'k Queries,
     pub(super) grant: &'k Grant,
-    pub(super) backend: &'k Arc<BackendClient>,
+    pub(super) behind: &'k Behind,
     pub(super) params: &'k Params<'k>,
     pub(super) began: Instant,
 }
@@ -35,13 +36,14 @@ impl Keeping<'_> {
     pub(super) async fn range(&self, confined: &Granted<Confined>, limits: &Limits) -> Result<Reply, Refusal> {
         const PATH: &str = "/api/v1/query_range";
         let (queries, params) = (self.queries, self.params);
-        if self.is_bypassed() {
+        let in_force = self.behind.terms.of(confined.get().reach());
+        if in_force.is_bypassed() {
             return self.pass(PATH, confined, CacheKind::Range).await;
         }
-        let settings = self.backend.settings();
+        let settings = self.behind.client.settings();
         let plan = queries.plans.of(confined.get(), settings, params.lookback_ms(), limits);
-        let range = queries.keeping.range;
-        let terms = Terms::new(&queries.keeping, range.fresh, range.ttl);
+        let range = in_force.range;
+        let terms = self.terms(range.fresh, range.ttl);
         let reason = plan.unfit.or_else(|| self.unfit());
         let points = params.points().and_then(|points| Some((points, Grid::new(points.start, points.step)?)));
         let mut question = Question::query(PATH, confined);
@@ -69,12 +71,13 @@ impl Keeping<'_> {
     pub(super) async fn instant(&self, confined: &Granted<Confined>, limits: &Limits) -> Result<Reply, Refusal> {
         const PATH: &str = "/api/v1/query";
         let (queries, params) = (self.queries, self.params);
-        if self.is_bypassed() {
+        let in_force = self.behind.terms.of(confined.get().reach());
+        if in_force.is_bypassed() {
             return self.pass(PATH, confined, CacheKind::Instant).await;
         }
-        let plan = queries.plans.of(confined.get(), self.backend.settings(), params.lookback_ms(), limits);
-        let instant = queries.keeping.instant;
-        let terms = Terms::new(&queries.keeping, instant.fresh, instant.ttl);
+        let plan = queries.plans.of(confined.get(), self.behind.client.settings(), params.lookback_ms(), limits);
+        let instant = in_force.instant;
+        let terms = self.terms(instant.fresh, instant.ttl);
         let reason = plan.unfit.or_else(|| self.unfit());
         let mut question = Question::query(PATH, confined);
         params.write_without_times(&mut question);
@@ -85,7 +88,7 @@ impl Keeping<'_> {
         let settles = time.filter(|_| reason.is_none()).map(|time| {
             let fixed = plan.looks.fixed.map_or(i64::MIN, |(_, latest)| latest);
             let latest = fixed.max(time.saturating_add(plan.looks.forward));
-            latest.saturating_add(millis(queries.keeping.range.settle))
+            latest.saturating_add(millis(in_force.range.settle))
         });
         let sent = || Some(vec![confined.get().text().to_owned()]);
         self.ask(CacheKind::Instant, question, Times::Whole(settles, reason), terms, sent).await
@@ -105,11 +108,12 @@ impl Keeping<'_> {
             MetricsCall::LabelValues(_) => (CacheKind::Values, queries.keeping.labels),
             _ => (CacheKind::Labels, queries.keeping.labels),
         };
-        if self.is_bypassed() {
+        let in_force = self.behind.terms.of_all(selectors.get());
+        if in_force.is_bypassed() {
             params.write(&mut question);
             let texts = texts();
             let sent: Vec<&str> = texts.iter().map(String::as_str).collect();
-            return queries.pass(self.backend, question, &sent, self.began, kind, CacheReason::Mode).await;
+            return queries.pass(&self.behind.client, question, &sent, self.began, kind, CacheReason::Mode).await;
         }
         let limited = params.limit().is_some_and(|limit| limit > 0);
         let reason = limited.then_some(CacheReason::Limit);
@@ -121,14 +125,14 @@ impl Keeping<'_> {
                 let written = [("start", start), ("end", end)];
                 let written =
                     written.into_iter().all(|(name, time)| time.is_none_or(|time| question.push_time(name, time)));
-                end.filter(|_| written).map(|end| end.saturating_add(millis(queries.keeping.range.settle)))
+                end.filter(|_| written).map(|end| end.saturating_add(millis(in_force.range.settle)))
             }
             None => {
                 params.write_without_timeout(&mut question);
                 None
             }
         };
-        let terms = Terms::new(&queries.keeping, window.fresh, queries.keeping.instant.ttl);
+        let terms = self.terms(window.fresh, in_force.instant.ttl);
         self.ask(kind, question, Times::Whole(settles, reason), terms, || Some(texts())).await
     }
 
@@ -138,15 +142,15 @@ impl Keeping<'_> {
         kind: CacheKind,
         question: Question,
         fresh: Duration,
-        settles: Option<i64>,
+        in_force: InForce,
     ) -> Result<(Bytes, How), Refusal> {
-        let terms = Terms::new(&self.queries.keeping, fresh, fresh);
-        if self.is_bypassed() {
+        let terms = self.terms(fresh, fresh);
+        if in_force.is_bypassed() {
             let how = self.queries.passed(kind, CacheReason::Mode);
-            let answer = self.backend.ask(question).await?;
+            let answer = self.behind.client.ask(question).await?;
             return Ok((super::answers::whole(answer, None, self.queries.limits.answer).await?, how));
         }
-        let told = self.told(kind, question, Times::Whole(settles, None), terms, || None).await?;
+        let told = self.told(kind, question, Times::Whole(None, None), terms, || None).await?;
         Ok((told.body, told.how))
     }
 
@@ -170,8 +174,8 @@ impl Keeping<'_> {
         terms: Terms,
         sent: impl Fn() -> Option<Vec<String>> + Sync,
     ) -> Result<cache::Told, Refusal> {
-        let place = self.queries.place(self.backend)?;
-        let timeout = self.backend.settings().timeout;
+        let Behind { client, place, .. } = self.behind;
+        let timeout = client.settings().timeout;
         let patience = self.params.timeout().map_or(timeout, |asked| asked.min(timeout));
         let asked = Asked {
             kind,
@@ -185,7 +189,7 @@ impl Keeping<'_> {
             deadline: (self.began + patience).into(),
             timeout,
         };
-        let (client, largest) = (self.backend, self.queries.limits.answer);
+        let largest = self.queries.limits.answer;
         // The keys of metadata are names of metrics; what else such an answer says is dropped when it is filtered.
         let says = kind != CacheKind::Metadata;
         let origin =
@@ -193,20 +197,20 @@ impl Keeping<'_> {
         self.queries.cache.answer(&asked, &origin).await
     }
 
-    fn is_bypassed(&self) -> bool {
-        self.queries.keeping.mode == CacheMode::Bypass
+    fn terms(&self, fresh: Duration, ttl: Duration) -> Terms {
+        Terms { upstream: self.behind.terms.upstream, ..Terms::new(&self.queries.keeping, fresh, ttl) }
     }
 
     async fn pass(&self, path: &'static str, confined: &Granted<Confined>, kind: CacheKind) -> Result<Reply, Refusal> {
         let mut question = Question::query(path, confined);
         self.params.write(&mut question);
         let sent = [confined.get().text()];
-        self.queries.pass(self.backend, question, &sent, self.began, kind, CacheReason::Mode).await
+        self.queries.pass(&self.behind.client, question, &sent, self.began, kind, CacheReason::Mode).await
     }
 
     /// Why parameters forbid to take an answer apart.
     fn unfit(&self) -> Option<CacheReason> {
-        let (params, settings) = (self.params, self.backend.settings());
+        let (params, settings) = (self.params, self.behind.client.settings());
         if params.limit().is_some_and(|limit| limit > 0) {
             return Some(CacheReason::Limit);
         }

@@ -293,3 +293,66 @@ async fn lists_of_perses_are_as_of_a_moment_ago_and_gone_with_a_change() {
     tokio::time::sleep(Duration::from_millis(2100)).await;
     assert!(text(&ada).await.contains("team-a"));
 }
+
+/// ada sees team-a and team-b, grace team-b alone, root everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_override_is_of_a_backend_and_of_data_and_acts_at_once() {
+    let none = "  mode: enforce\n";
+    let gate = echoing(none).await;
+    let [ada, grace, root] = ["ada", "grace", "root"].map(|user| gate.token(user));
+    let change = |from: &str, to: &str| {
+        let text = std::fs::read_to_string(&gate.config).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&gate.config, text.replace(from, to)).unwrap();
+    };
+    let until = async |wanted: &str| {
+        for _ in 0..300 {
+            if status(&range(&gate, &ada, "up", &[]).await).contains(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never {wanted}");
+    };
+    let literal = |name: &str| format!("up{{namespace=\"{name}\"}}");
+    let bypassed = |answer: &Answer| status(answer) == "perses-sidecar; fwd=bypass; detail=mode";
+    for query in ["up", &literal("team-a"), &literal("team-b")] {
+        range(&gate, &ada, query, &[]).await;
+    }
+    let with = "  mode: enforce\n  overrides:\n    - {backends: [p], namespaces: [team-a], mode: bypass}\n";
+    change(none, with);
+    until("fwd=bypass").await;
+    // The data decide, not who asks for them.
+    assert!(bypassed(&range(&gate, &ada, &literal("team-a"), &[]).await));
+    assert!(!bypassed(&range(&gate, &ada, &literal("team-b"), &[]).await), "of another namespace");
+    assert!(!bypassed(&range(&gate, &grace, "up", &[]).await), "reads team-b alone");
+    assert!(!bypassed(&range(&gate, &ada, "vector(1)", &[]).await), "reads nothing");
+    assert!(bypassed(&range(&gate, &root, "up", &[]).await), "may read all of them");
+    let series = |query: &'static str| [("match[]", query)];
+    let ask = async |token: &str, query: &'static str| {
+        gate.http
+            .form(&format!("{}/proxy/globaldatasources/p/api/v1/series", gate.url), token, &series(query))
+            .await
+            .unwrap()
+    };
+    assert!(bypassed(&ask(&ada, "up").await) && !bypassed(&ask(&grace, "up").await));
+    // What was kept before is used again.
+    change("mode: bypass}", "range: {ttl: 1s}}");
+    until("fwd=miss").await;
+    assert!(status(&range(&gate, &ada, &literal("team-b"), &[]).await).contains("hit; ttl=4"), "12 h as ever");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(status(&range(&gate, &ada, &literal("team-a"), &[]).await).contains("fwd=miss"));
+    // A backend that there is not is refused, and what was in use stays.
+    change("backends: [p]", "backends: [q]");
+    let told = async || {
+        let ready = gate.http.get(&format!("{}/readyz", gate.admin), "").await.unwrap();
+        String::from_utf8_lossy(&ready.body).into_owned()
+    };
+    for _ in 0..300 {
+        if told().await.contains("there is no backend") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(told().await.contains("there is no backend \"q\""), "{}", told().await);
+}

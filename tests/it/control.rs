@@ -139,3 +139,44 @@ async fn an_operator_sees_what_is_kept_and_makes_it_go() {
     let form = "POST /cache/purge HTTP/1.1\nHost: localhost\nContent-Type: text/plain\nContent-Length: 2\n\n{}";
     assert_eq!(speak(&place(&gate), &crate::support::wire(form)).await.codes(), [415], "as a page can send it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_is_told_how_a_query_is_kept_and_under_which_override() {
+    let overrides = "cache:\n  mode: enforce\n  overrides:\n    - {namespaces: [team-a], range: {settle: 5m}}\n    \
+         - {backends: [p], instant: {fresh: 3s}}\n";
+    let gate = gate(overrides).await;
+    let ada = gate.token("ada");
+    assert_eq!(gate.query(&ada, "vector(1)").await.status, 200);
+    let place = place(&gate);
+    let explain = async |words: &[&str]| ctl(&place, &[&["explain"], words].concat()).await;
+    let (code, text, error) = explain(&["up", "--namespace", "team-b", "--namespace", "team-a"]).await;
+    assert_eq!(code, 0, "{error}");
+    for line in [
+        "backend   p\n",
+        "sent      up{namespace=~\"team-a|team-b\"}\n",
+        "kept      by its points",
+        "instant   3s while it may change, 1h when",
+        "settles   a point no longer changes after 5m\n",
+        "overrides cache.overrides[0], cache.overrides[1]\n",
+        "Nothing is kept of it at the moment.\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // The query's own literal leaves team-b: the first has no say.
+    let (_, text, _) = explain(&["up{namespace=\"team-b\"}", "--namespace", "team-a", "--namespace", "team-b"]).await;
+    assert!(text.contains("after 1m\n") && text.contains("overrides cache.overrides[1]\n"), "{text}");
+    let (_, json, _) = explain(&["vector(1)", "--namespace", "team-a", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["entries"][0]["what"], "answer", "what was asked before: {json}");
+    assert_eq!(json["settles_after_ms"], 60_000, "it reads nothing");
+    let (_, config, _) = ctl(&place, &["config"]).await;
+    assert!(config.contains("namespaces: [\"team-a\"]") && config.contains("settle: 5m"), "{config}");
+    for (words, message) in [
+        (&["up", "--backend", "q"][..], "name one backend of: p"),
+        (&["up{", "--backend", "p"], "invalid PromQL"),
+        (&["up", "--namespace", "A"], "is no namespace"),
+    ] {
+        let (code, _, error) = explain(words).await;
+        assert!(code == 1 && error.contains(message), "{words:?}: {error}");
+    }
+}

@@ -13,7 +13,8 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::{config, query};
+use crate::config;
+use crate::query;
 
 /// The variable that says where the control listener is, where the flag does not.
 const VARIABLE: &str = "PERSES_SIDECAR_CONTROL";

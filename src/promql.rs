@@ -37,7 +37,7 @@ pub struct Limits {
     pub subquery_steps: u64,
     /// Bytes of the labels that a query makes for one series.
     pub label_bytes: usize,
-    /// What the repetitions in regular expressions come to when they are written out.
+    /// What the repetitions and large classes in regular expressions come to when they are written out.
     pub repetitions: u64,
     /// The step of a subquery that names none.
     pub subquery_default_step_ms: u64,

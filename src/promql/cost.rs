@@ -200,12 +200,23 @@ mod tests {
             many("x-[a-z0-9]{10}-[a-z0-9]{5}", 20),
             many(".{1000}", 4),
             many(&"a|".repeat(5000), 2),
+            many("(?i)[^/]+/[a-z]+\\\\W?", 20),
+            many(&"[^b]\\\\W\\\\x{3042}".repeat(200), 1),
             "up{pod=\".{1000}.{1000}.{1000}.{1000}.{1000}.{1000}\"}".to_owned(),
         ] {
             assert_eq!(refusal(&good, HOUR), None, "{good:.80}");
         }
         for bad in [
             many(".{1000}", 6),
+            many(&"^{1000}".repeat(6), 1),
+            many(&format!("(?:{})(?i){{1000}}", "a".repeat(60)), 1),
+            many(&format!("(?:{})\\\\Q\\\\E{{1000}}", "a".repeat(60)), 1),
+            many(&format!("(?:\\\\Q)\\\\E{}){{1000}}", "a".repeat(60)), 1),
+            // Each takes milliseconds to write down.
+            many(&format!("(?i){}", "[^b]".repeat(110)), 1),
+            many(&format!("(?i){}", "\\\\W".repeat(110)), 1),
+            many("(?i)[^b]", 110),
+            many(&"\\\\pL".repeat(110), 1),
             many(&".{1000}".repeat(60), 1),
             many("(?:(?:a{10}){10}){100}", 1),
             many(&".\\x7b1000}".repeat(6), 1),

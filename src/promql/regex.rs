@@ -4,6 +4,10 @@
 /// Deeper groups than this are taken for "matches the empty text".
 const DEEPEST: usize = 50;
 
+/// What a class costs, beside a letter, that has a name or whose case is folded: a backend writes down its letters, and some
+/// have a hundred thousand.
+const CLASS: u64 = 50;
+
 /// Whether an expression in RE2 syntax, anchored at both ends, matches the empty text. In doubt, yes: the selector then
 /// needs another matcher.
 pub(super) fn matches_empty(pattern: &[u8]) -> bool {
@@ -35,20 +39,15 @@ fn alternation(pattern: &[u8], at: &mut usize, depth: usize) -> bool {
                 skip_class(pattern, at);
                 false
             }
-            b'\\' => {
-                let escaped = pattern.get(*at).copied();
-                *at += 1;
-                match escaped {
-                    Some(b'A' | b'z' | b'B') => true,
-                    Some(b'Q') => {
-                        let rest = pattern.get(*at..).unwrap_or_default();
-                        let end = rest.windows(2).position(|pair| pair == b"\\E");
-                        *at += end.map_or(rest.len(), |end| end + 2);
-                        end.unwrap_or(rest.len()) == 0
-                    }
-                    _ => false,
+            b'\\' if pattern.get(*at) == Some(&b'Q') => match quoted(pattern, at) {
+                0 => true,
+                // What is repeated is the last of them.
+                characters => {
+                    branch &= characters == 1;
+                    false
                 }
-            }
+            },
+            b'\\' => escaped(pattern, at),
             b'^' | b'$' => true,
             _ => false,
         };
@@ -71,7 +70,41 @@ fn repeated(pattern: &[u8], at: &mut usize, mut empty: bool) -> bool {
             _ => return empty,
         }
         *at += 1;
+        // Behind a repetition it says which of several matches is preferred.
+        if pattern.get(*at) == Some(&b'?') {
+            *at += 1;
+        }
     }
+}
+
+/// Reads what stands behind a backslash; whether it matches the empty text. A name or a number in braces is no repetition.
+fn escaped(pattern: &[u8], at: &mut usize) -> bool {
+    let Some(letter) = pattern.get(*at) else { return false };
+    *at += 1;
+    let rest = pattern.get(*at..).unwrap_or_default();
+    let run = |of: &[u8], is: fn(&u8) -> bool| of.iter().take_while(|byte| is(byte)).count();
+    *at += match (letter, rest) {
+        (b'A' | b'z' | b'B', _) => return true,
+        // `\p{Greek}`, `\x{1F600}`. Only what can be such a name is looked through.
+        (b'p' | b'P' | b'x', [b'{', name @ ..]) => {
+            let length = run(name, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'^'));
+            if name.get(length) == Some(&b'}') { length + 2 } else { 0 }
+        }
+        (b'p' | b'P', _) => rest.len().min(1),
+        (b'x', _) => run(rest, u8::is_ascii_hexdigit).min(2),
+        (b'0'..=b'7', _) => run(rest, |b| matches!(b, b'0'..=b'7')).min(2),
+        _ => 0,
+    };
+    false
+}
+
+/// Reads `\Q…\E`, or to the end, from the `Q` on; how many characters it quotes.
+fn quoted(pattern: &[u8], at: &mut usize) -> usize {
+    let rest = pattern.get(*at + 1..).unwrap_or_default();
+    let end = memchr::memmem::find(rest, b"\\E");
+    let text = &rest[..end.unwrap_or(rest.len())];
+    *at += 1 + text.len() + end.map_or(0, |_| 2);
+    text.iter().filter(|byte| (**byte & 0xc0) != 0x80).count()
 }
 
 /// The least and the most of `{2}`, `{2,}` or `{2,5}`, with which a piece begins, and its length; `None` when the brace stands
@@ -89,21 +122,25 @@ fn numbers(pattern: &[u8]) -> Option<(u64, u64, usize)> {
     Some((least, numbers.fold(least, u64::max), end + 2))
 }
 
-fn skip_flags(pattern: &[u8], at: &mut usize) {
+/// Reads what stands behind an open bracket, up to the expression in it; whether case is folded from there on.
+fn skip_flags(pattern: &[u8], at: &mut usize) -> bool {
     if pattern.get(*at) != Some(&b'?') {
-        return;
+        return false;
     }
-    // `(?:`, `(?flags:`, `(?P<name>`, `(?<name>`; `(?flags)` ends at its parenthesis and is an empty group.
+    // `(?:`, `(?flags:`, `(?P<name>`, `(?<name>`; `(?flags)` ends at its parenthesis and is no group.
+    let start = *at + 1;
     while let Some(byte) = pattern.get(*at) {
         match byte {
             b':' | b'>' => {
                 *at += 1;
-                return;
+                break;
             }
-            b')' => return,
+            b')' => break,
             _ => *at += 1,
         }
     }
+    let flags = &pattern[start..(*at).max(start)];
+    !flags.starts_with(b"P") && !flags.starts_with(b"<") && flags.contains(&b'i')
 }
 
 fn skip_class(pattern: &[u8], at: &mut usize) {
@@ -130,43 +167,73 @@ fn skip_class(pattern: &[u8], at: &mut usize) {
     }
 }
 
-/// How many more parts an expression has when its counted repetitions are written out. In doubt more than there are.
+/// How many more parts an expression has when its counted repetitions are written out, and its classes where they are large.
+/// In doubt more than there are.
 pub(super) fn repetitions(pattern: &[u8]) -> u64 {
-    if memchr::memchr(b'{', pattern).is_none() {
+    if memchr::memchr3(b'{', b'?', b'\\', pattern).is_none() {
         return 0;
     }
     // Of each open group: its parts written out. And all parts as they stand.
     let mut open = vec![0_u64];
     let mut plain = 0_u64;
+    // The parts of what a repetition would repeat.
+    let mut last = 0_u64;
+    let mut folds = false;
     let mut at = 0;
     while let Some(byte) = pattern.get(at) {
         at += 1;
+        let class = |folds: bool| if folds { CLASS } else { 1 };
         let atom = match byte {
-            b'|' | b'^' | b'$' => continue,
-            b'(' => {
-                skip_flags(pattern, &mut at);
-                open.push(0);
+            b'|' => {
+                last = 0;
                 continue;
             }
-            b')' if open.len() > 1 => open.pop().unwrap_or_default(),
+            b'(' => {
+                let flags = pattern.get(at) == Some(&b'?');
+                folds |= skip_flags(pattern, &mut at);
+                if !flags || pattern.get(at) != Some(&b')') {
+                    open.push(0);
+                    last = 0;
+                    continue;
+                }
+                at += 1;
+                None
+            }
+            b')' if open.len() > 1 => open.pop(),
             b'[' => {
                 skip_class(pattern, &mut at);
                 plain += 1;
-                1
+                Some(class(folds))
+            }
+            b'\\' if pattern.get(at) == Some(&b'Q') => {
+                let characters = quoted(pattern, &mut at) as u64;
+                plain += characters;
+                // What is repeated is the last of them.
+                if let Some(parts) = open.last_mut() {
+                    *parts = parts.saturating_add(characters.saturating_sub(1));
+                }
+                (characters > 0).then_some(1)
             }
             b'\\' => {
-                at += 1;
+                let letter = pattern.get(at);
+                escaped(pattern, &mut at);
                 plain += 1;
-                1
+                Some(match letter {
+                    Some(b'p' | b'P') => CLASS,
+                    Some(b'D' | b'S' | b'W') => class(folds),
+                    _ => 1,
+                })
             }
             _ => {
                 plain += 1;
-                1
+                Some(1)
             }
         };
-        let written = atom.saturating_mul(counted(pattern, &mut at));
+        // Flags and quotes of nothing are no part: behind them, what stood before is repeated.
+        let (before, atom) = atom.map_or((last, last), |atom| (0, atom));
+        last = atom.saturating_mul(counted(pattern, &mut at));
         if let Some(parts) = open.last_mut() {
-            *parts = parts.saturating_add(written);
+            *parts = parts.saturating_add(last - before);
         }
     }
     open.into_iter().fold(0, u64::saturating_add).saturating_sub(plain)
@@ -218,6 +285,24 @@ mod tests {
             ("(((a{10}){10}){10}){10}", 9999),
             ("((a{5}", 4),
             ("a){5}", 4),
+            ("\\x{3042}\\x{5}", 0),
+            ("\\x{5}{5}", 4),
+            ("\\p{Greek}{3}\\pL{3}", 298),
+            ("\\Qab{9}\\E{3}", 2),
+            ("\\Q{9}", 0),
+            ("^{9}$", 8),
+            ("(^){9}", 8),
+            ("(ab)(?i){9}", 16),
+            ("(ab){2}(?-s){9}", 34),
+            ("(ab)\\Q\\E{9}", 16),
+            ("a|(?i){9}", 0),
+            ("(?P<i>[^a])[^b]\\W", 0),
+            ("(?i:[^a])\\W", 98),
+            ("(?s-i)[^a]{2}", 99),
+            ("\\p{Greek}", 49),
+            // A bracket that is quoted closes nothing.
+            ("(\\Q)\\Eab){5}", 12),
+            ("(\\Q(\\Eab){5}", 12),
         ] {
             assert_eq!(repetitions(pattern.as_bytes()), more, "{pattern}");
         }
@@ -229,8 +314,30 @@ mod tests {
     #[test]
     fn expressions_that_match_nothing_at_all_are_found() {
         for empty in [
-            "", ".*", "a*", "a?", "(a|)", "a|", "()", "(?:a?)", "a{0,3}", "^$", "(?i)", "(a*)+", "[ab]*", "\\d*",
-            "\\Q\\E", "a*|b",
+            "",
+            ".*",
+            "a*",
+            "a?",
+            "(a|)",
+            "a|",
+            "()",
+            "(?:a?)",
+            "a{0,3}",
+            "^$",
+            "(?i)",
+            "(a*)+",
+            "[ab]*",
+            "\\d*",
+            "\\Q\\E",
+            "a*|b",
+            "a{0}?",
+            "\\pN*",
+            "\\p{Greek}?",
+            "\\x41*",
+            "\\x{41}*",
+            "\\101*",
+            "\\Qa\\E?",
+            "\\Qé\\E*",
         ] {
             assert!(matches_empty(empty.as_bytes()), "{empty}");
         }
@@ -249,6 +356,13 @@ mod tests {
             "a+b*",
             "(?i)a",
             "[[:alpha:]]",
+            "a+?",
+            ".+?b*",
+            "a{1,}?",
+            "\\pN",
+            "\\x{0}",
+            "\\Qab\\E?",
+            "\\Qa*",
         ] {
             assert!(!matches_empty(full.as_bytes()), "{full}");
         }
@@ -258,11 +372,11 @@ mod tests {
 
     #[test]
     fn hostile_expressions_cost_no_more_than_their_length() {
-        for part in ["{", "{1", "{1,", "[[:", "[[:a", "[:", "(?", "\\Q", "[^", "a|", "(|"] {
+        for part in ["{", "{1", "{1,", "[[:", "[[:a", "[:", "(?", "\\Q", "\\Qa\\E", "\\p{", "\\x{a", "[^", "a|", "(|"] {
             let pattern = format!("[{}", part.repeat((64 << 10) / part.len()));
             for pattern in [&pattern, &pattern[1..]] {
                 let began = std::time::Instant::now();
-                let _ = matches_empty(pattern.as_bytes());
+                let _ = (matches_empty(pattern.as_bytes()), repetitions(pattern.as_bytes()));
                 // Looking ahead to the end from each byte takes many times longer.
                 assert!(began.elapsed() < std::time::Duration::from_millis(400), "{part}: {:?}", began.elapsed());
             }

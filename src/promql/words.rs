@@ -129,7 +129,7 @@ const DIGIT: u8 = 8;
 const NUMBER: u8 = 16;
 /// Stands for itself in a string with double quotes.
 const PRINTED: u8 = 32;
-/// As above, and begins no counted repetition of a regular expression.
+/// As above, and begins neither a counted repetition nor flags of a regular expression.
 const PLAIN: u8 = 64;
 
 static CLASSES: [u8; 256] = {
@@ -152,7 +152,7 @@ static CLASSES: [u8; 256] = {
         }
         if byte >= 0x20 && byte < 0x7f && byte != b'"' && byte != b'\\' {
             classes[at] |= PRINTED;
-            if byte != b'{' {
+            if byte != b'{' && byte != b'?' {
                 classes[at] |= PLAIN;
             }
         }
@@ -219,7 +219,7 @@ pub(super) fn printed(bytes: &[u8]) -> usize {
     run(bytes, PRINTED)
 }
 
-/// How many of them are, besides, no opening brace.
+/// How many of them are, besides, neither an opening brace nor a question mark.
 pub(super) fn plain(bytes: &[u8]) -> usize {
     run(bytes, PLAIN)
 }

@@ -19,7 +19,7 @@ impl<'a> Parser<'a, '_> {
         let start = count(&self.tree.matchers);
         let mut selector = Selector { position, name, ..Selector::default() };
         if matches!(self.lexer.head.token, Token::LeftBrace) {
-            self.braces(&selector, start)?;
+            self.braces(&selector)?;
             self.advance()?;
         }
         selector.matchers = Run { start, end: count(&self.tree.matchers) };
@@ -28,7 +28,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     /// Reads from behind `{` to behind `}`; the head is stale until the caller advances.
-    fn braces(&mut self, selector: &Selector<'a>, start: u32) -> Result<(), Error> {
+    fn braces(&mut self, selector: &Selector<'a>) -> Result<(), Error> {
         let mut first = true;
         loop {
             let byte = self.lexer.skip_space();
@@ -68,11 +68,11 @@ impl<'a> Parser<'a, '_> {
                 None => return Err(self.lexer.error(at, "unexpected end of input inside braces")),
             }
             first = false;
-            self.matcher(selector, start)?;
+            self.matcher(selector)?;
         }
     }
 
-    fn matcher(&mut self, selector: &Selector<'a>, start: u32) -> Result<(), Error> {
+    fn matcher(&mut self, selector: &Selector<'a>) -> Result<(), Error> {
         self.lexer.tokens += 3;
         if self.lexer.tokens > self.limits.tokens {
             return Err(Error::limit("limits.query_tokens", self.limits.tokens as u64, self.lexer.text, self.lexer.at));
@@ -95,15 +95,8 @@ impl<'a> Parser<'a, '_> {
         let Some(op) = self.lexer.match_op() else {
             // A string alone is the metric's name.
             if quoted && matches!(self.lexer.peek_byte(), Some(b',' | b'}')) {
-                let named = selector.name.is_some()
-                    || self.tree.matchers[start as usize..]
-                        .iter()
-                        .any(|m| m.label == "__name__" && m.op == MatchOp::Equal);
-                if named {
+                if selector.name.is_some() {
                     return Err(self.lexer.error(at, "metric name must not be set twice"));
-                }
-                if label.is_empty() {
-                    return Err(self.lexer.error(at, "the metric name is empty"));
                 }
                 let value = match label {
                     Cow::Borrowed(name) => Cow::Borrowed(name.as_bytes()),
@@ -131,8 +124,8 @@ impl<'a> Parser<'a, '_> {
         let escaped = self.lexer.string()?;
         let value =
             unquote(&self.lexer.text[at..self.lexer.at], escaped).map_err(|message| self.lexer.error(at, message))?;
-        // A value with a brace comes this way.
-        if matches!(op, MatchOp::Regex | MatchOp::NotRegex) && value.contains(&b'{') {
+        // A value that could be large when it is written out comes this way.
+        if matches!(op, MatchOp::Regex | MatchOp::NotRegex) {
             self.repeats(&value, selector.position)?;
         }
         self.tree.matchers.push(Matcher { label, op, value, implied: false });

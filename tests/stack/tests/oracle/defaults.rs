@@ -37,6 +37,50 @@ const SWITCHED_BOTH: [&str; 7] = [
     "m + step()",
 ];
 
+/// Selectors at the edge of what selects something: several names, empty ones, expressions that match the empty text or do not.
+const EDGES: [&str; 40] = [
+    r#"{"a","b"}"#,
+    r#"{"a","a"}"#,
+    r#"{__name__="a","a"}"#,
+    r#"{"a",b="c","d"}"#,
+    r#"{"",x="y"}"#,
+    r#"{""}"#,
+    r#"a{"b"}"#,
+    r#"a{__name__!="b"}"#,
+    r#"{""="a"}"#,
+    r#"{a=~".+?"}"#,
+    r#"{a=~"x{1,}?"}"#,
+    r#"{a=~"x{0}?"}"#,
+    r#"{a=~"x*?"}"#,
+    r#"{a=~"x??"}"#,
+    r#"{a=~"\\pN*"}"#,
+    r#"{a=~"\\pN"}"#,
+    r#"{a=~"\\p{Greek}?"}"#,
+    r#"{a=~"\\p{^Greek}"}"#,
+    r#"{a=~"\\PL+?"}"#,
+    r#"{a=~"\\x41*"}"#,
+    r#"{a=~"\\x41"}"#,
+    r#"{a=~"\\x{0}"}"#,
+    r#"{a=~"\\x{41}*"}"#,
+    r#"{a=~"\\101*"}"#,
+    r#"{a=~"\\101?1"}"#,
+    r#"{a=~"\\Qab\\E?"}"#,
+    r#"{a=~"\\Qa\\E?"}"#,
+    r#"{a=~"\\Qé\\E*"}"#,
+    r#"{a=~"\\Q\\E"}"#,
+    r#"{a=~"\\Qa*"}"#,
+    r#"{a=~"\\Q(\\E"}"#,
+    r#"{a=~"[[:alpha:]]*"}"#,
+    r#"{a=~"[\\]]*"}"#,
+    r#"{a=~"[]a]*"}"#,
+    r#"{a=~"(?i)"}"#,
+    r#"{a=~"(?P<x>a?)"}"#,
+    r#"{a=~"(?U)x+"}"#,
+    r#"{a=~"\\b"}"#,
+    r#"{a=~"\\B"}"#,
+    r#"{a=~"a{,3}"}"#,
+];
+
 /// What needs the setting, if that is why a query was refused.
 fn part(error: &Error) -> Option<String> {
     let text = error.to_string();
@@ -91,6 +135,7 @@ async fn without_the_setting_two_parts_more_are_refused_and_none_less() {
     let generated = (0..count("ORACLE_DEFAULTS", 3000)).map(|_| generator.anything());
     let cases: Vec<String> =
         recorded::upstream().iter().filter_map(|case| case["q"].as_str().map(str::to_owned)).chain(generated).collect();
+    let cases: Vec<String> = EDGES.map(str::to_owned).into_iter().chain(cases).collect();
     let (total, accepted) = (cases.len(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&accepted);
     let wrong = each(cases, move |query| {

@@ -19,6 +19,8 @@ async fn no_query_is_the_end_of_a_backend() {
         (0..times).fold(start, |inner, _| format!("label_join({inner}, \"a\", \"\", \"a\", \"a\")"))
     };
     let repeated = |times: usize| format!("count(up{{pod=~\"{}\"}})", ".{1000}".repeat(times));
+    let pattern = |text: &str| format!("count(up{{pod=~`{text}`}})");
+    let around = |text: &str, behind: &str| pattern(&format!("(?:{text}){behind}"));
     let year = [("start", "1700000000"), ("end", "1731536000"), ("step", "3600")];
     let at = [("time", "1731536000")];
     for (path, query, times, good) in [
@@ -27,10 +29,19 @@ async fn no_query_is_the_end_of_a_backend() {
         (INSTANT, "avg_over_time((up > bool 0)[30d:])".to_owned(), &at, true),
         (INSTANT, doubled(8), &at, true),
         (INSTANT, repeated(4), &at, true),
+        (INSTANT, pattern(&format!("(?i){}", "[^b]".repeat(99))), &at, true),
+        (INSTANT, pattern(&r"\pL".repeat(99)), &at, true),
         (RANGE, "max_over_time(up[1s:1ms])".to_owned(), &year, false),
         (INSTANT, "max_over_time(max_over_time((up > 1e9)[10ms:1ms])[30d:1d])".to_owned(), &at, false),
         (INSTANT, doubled(33), &at, false),
         (INSTANT, repeated(60), &at, false),
+        (INSTANT, pattern(&"^{1000}".repeat(3000)), &at, false),
+        (INSTANT, around(&"a".repeat(3000), "(?i){1000}"), &at, false),
+        (INSTANT, around(&"a".repeat(3000), r"\Q\E{1000}"), &at, false),
+        (INSTANT, around(&format!(r"\Q)\E{}", "a".repeat(3000)), "{1000}"), &at, false),
+        (INSTANT, pattern(&format!("(?i){}", "[^b]".repeat(10_000))), &at, false),
+        (INSTANT, pattern(&format!("(?i){}", r"\W".repeat(10_000))), &at, false),
+        (INSTANT, pattern(&r"\pL".repeat(10_000)), &at, false),
     ] {
         let before = stage.world.prometheus.resident().unwrap();
         let mut form = times.to_vec();

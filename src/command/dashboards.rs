@@ -99,12 +99,14 @@ impl From {
             }
             return Ok(loaded.config.live.dashboards.library);
         }
-        let files = match &self.folder {
-            None => Vec::new(),
+        let (files, unread) = match &self.folder {
+            None => Default::default(),
             Some(folder) => config::template_files(folder, &config::System)
                 .map_err(|message| Failed::Input(format!("--folder: {message}")))?,
         };
-        let (library, problems) = Library::compile(&files, &Settings::default());
+        let (library, mut problems) = Library::compile(&files, &Settings::default());
+        problems.extend(unread);
+        problems.sort();
         if problems.is_empty() { Ok(library) } else { Err(told(None, words(&problems))) }
     }
 }

@@ -9,6 +9,7 @@ use super::section::{HOUR, Notes, SECOND, Section};
 use super::units;
 use crate::dashboards::{Library, Settings, TemplateProblem};
 use crate::names::ObjectName;
+use crate::yaml::Problem;
 
 /// The most files of templates.
 const MOST_TEMPLATES: usize = 500;
@@ -44,14 +45,16 @@ pub(super) fn read(
     };
     // Templates of another machine are not here; the names of its own are not known either.
     let here = !around.is_elsewhere();
-    let files = folder
+    let (files, unread) = folder
         .filter(|_| here)
-        .map_or(Ok(Vec::new()), |folder| template_files(&folder, around))
+        .map_or(Ok(Default::default()), |folder| template_files(&folder, around))
         .unwrap_or_else(|message| {
             section.problem(notes, "folder", message);
-            Vec::new()
+            Default::default()
         });
-    let (library, problems) = Library::compile(&files, &settings);
+    let (library, mut problems) = Library::compile(&files, &settings);
+    problems.extend(unread);
+    problems.sort();
     for name in settings.exclude.iter().filter(|name| here && problems.is_empty() && !library.knows(name)) {
         section.problem(notes, "exclude", format!("there is no template {name:?}"));
     }
@@ -70,22 +73,36 @@ fn lasting(
     units::write_duration(section.duration(key, default, range, notes))
 }
 
-/// The files of a folder that can hold templates, by path and text, in the order of their names.
+/// Files by path and text, and what is wrong with those that hold no text.
+type Files = (Vec<(String, String)>, Vec<TemplateProblem>);
+
+/// The files of a folder that can hold templates, in the order of their names.
 ///
 /// # Errors
 /// When the folder or one of them cannot be read, for a person.
-pub fn template_files(folder: &Path, around: &dyn Surroundings) -> Result<Vec<(String, String)>, String> {
+pub fn template_files(folder: &Path, around: &dyn Surroundings) -> Result<Files, String> {
     let mut names = around.folder(folder).map_err(|error| format!("{} cannot be read: {error}", folder.display()))?;
     names.retain(|name| [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end)));
     names.sort_unstable();
     if names.len() > MOST_TEMPLATES {
         return Err(format!("holds {} files; at most {MOST_TEMPLATES} are read", names.len()));
     }
-    let one = |name: String| {
+    let (mut files, mut problems) = Files::default();
+    for name in names {
         let path = folder.join(name);
         let bytes = around.file(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-        let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
-        Ok((path.display().to_string(), text))
-    };
-    names.into_iter().map(one).collect()
+        let file = path.display().to_string();
+        match String::from_utf8(bytes) {
+            Ok(text) => files.push((file, text)),
+            Err(error) => {
+                let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let before = String::from_utf8_lossy(good);
+                let line = before.rsplit('\n').next().unwrap_or_default();
+                let (row, column) = (before.matches('\n').count() + 1, line.chars().count() + 1);
+                let problem = Problem::new(row, column, "", "this is not UTF-8; save the file in that encoding");
+                problems.push(TemplateProblem { file, problem });
+            }
+        }
+    }
+    Ok((files, problems))
 }

@@ -199,6 +199,15 @@ fn templates_of_a_folder_add_and_replace_and_wrong_ones_change_nothing() {
     assert!(loaded.templates.iter().all(|problem| problem.problem.message.contains("did you mean \"namespace\"?")));
     assert_eq!(names(&loaded)["vllm"], "config/templates/vllm.yaml");
     assert!(names(&loaded).contains_key("my-servers") && !names(&loaded).contains_key("tgis"));
+    // A file in another encoding is one of them, not the end of the configuration.
+    let mut pod = pod();
+    pod.0.insert(PathBuf::from("/templates/a.yaml"), TEMPLATE.as_bytes().to_vec());
+    pod.0.insert(PathBuf::from("/templates/latin.yaml"), b"template:\n  title: caf\xe9\n".to_vec());
+    let text = "metrics_backends:\n  - name: a\n    url: http://a\ndashboards:\n  folder: /templates\n";
+    let other = read(text, &pod).unwrap();
+    assert!(names(&other).contains_key("my-servers"));
+    let told: Vec<String> = other.templates.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["/templates/latin.yaml:2:13: this is not UTF-8; save the file in that encoding"]);
     let template = loaded.config.live.dashboards.library.template("my-servers").unwrap().clone();
     let rendered = template.render(&crate::dashboards::Workload::bare(
         crate::dashboards::Kind::Notebook,

@@ -246,7 +246,9 @@ fn with_parts<'s>(
 ) -> Result<Vec<&'s Source>, Vec<TemplateProblem>> {
     let find = |name: &String| {
         part(name).ok_or_else(|| {
-            let problem = crate::yaml::Problem::new(1, 1, "template.parts", format!("there is no part {name:?}"));
+            let (line, column) = source.header.places[1];
+            let message = format!("there is no part {name:?}");
+            let problem = crate::yaml::Problem::new(line, column, "template.parts", message);
             vec![TemplateProblem { file: source.file.clone(), problem }]
         })
     };
@@ -273,7 +275,8 @@ impl Sources {
             if let Some(other) = place.get(&source.header.name) {
                 let what = if source.header.part { "part" } else { "template" };
                 let message = format!("{} has a {what} of this name too; that one counts", other.file);
-                let problem = crate::yaml::Problem::new(1, 1, &format!("{what}.name"), message);
+                let (line, column) = source.header.places[0];
+                let problem = crate::yaml::Problem::new(line, column, &format!("{what}.name"), message);
                 problems.push(TemplateProblem { file: file.to_owned(), problem });
                 continue;
             }

@@ -26,6 +26,8 @@ pub(in super::super) struct Header {
     /// Of a part: whether it stands before what the template has itself.
     pub(in super::super) first: bool,
     pub(in super::super) parts: Vec<String>,
+    /// Line and column of `name` and of `parts`.
+    pub(in super::super) places: [(usize, usize); 2],
 }
 
 pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Option<Header> {
@@ -60,6 +62,11 @@ pub(super) fn read(root: &Node, problems: &mut Vec<Problem>) -> Option<Header> {
     let mut header = Header { part, order: 50, ..Header::default() };
     for (key, node) in entries(node) {
         let path = format!("{what}.{key}");
+        match key.as_str() {
+            "name" => header.places[0] = (node.line, node.column),
+            "parts" => header.places[1] = (node.line, node.column),
+            _ => {}
+        }
         if !known.contains(&key.as_str()) {
             tell(node, &path, unknown("key", key, known.iter().copied()));
         } else if let Err(message) = header.take(key, node) {

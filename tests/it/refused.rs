@@ -153,6 +153,38 @@ async fn bodies_that_could_mean_two_things() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn refused_queries_are_counted_by_reason_and_never_sent() {
+    let gate = gate("").await;
+    let ada = gate.token("ada");
+    let deep = "(".repeat(200);
+    for (query, status, words) in [
+        ("up)", 400, "invalid PromQL at character 3: unexpected"),
+        ("sum by (a, )) (up)", 400, "invalid PromQL at character"),
+        ("rate(up)", 400, "expected type range vector in call to function \"rate\""),
+        ("info(up)", 400, "info() reads series that no matcher of the query can confine"),
+        ("limitk(1, up)", 400, "metrics_backends[].experimental"),
+        (&deep, 422, "limits.query_depth, which is 100"),
+        ("up{pod=~\"^{1000}^{1000}^{1000}^{1000}^{1000}^{1000}\"}", 422, "limits.query_repetitions, which is 5000"),
+    ] {
+        let answer = gate.query(&ada, query).await;
+        assert_eq!(answer.status, status, "{query:.40}: {}", answer.text());
+        assert!(answer.json()["error"].as_str().is_some_and(|error| error.contains(words)), "{}", answer.text());
+    }
+    let harmless = |line: &String| line.starts_with("GET /api/v1/globaldatasources/p");
+    let seen = gate.upstream.lines();
+    assert!(seen.iter().all(harmless), "{seen:?}");
+    let metrics = gate.http.send("GET", &format!("{}/metrics", gate.admin), &[], "").await.unwrap().text();
+    for line in [
+        "perses_sidecar_confine_total{outcome=\"syntax\"} 2",
+        "perses_sidecar_confine_total{outcome=\"type\"} 1",
+        "perses_sidecar_confine_total{outcome=\"forbidden\"} 2",
+        "perses_sidecar_confine_total{outcome=\"limit\"} 2",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn foreign_datasources_are_not_asked() {
     let gate = gate("").await;
     let ada = gate.token("ada");

@@ -109,6 +109,10 @@ impl Handler for Gateway {
                 answer::refusal(&refusal, &live, &head, &mut journal)
             }
         };
+        if !cookies.is_empty() {
+            // Whoever stands between keeps pages, and would give one person's cookie to the next.
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }

@@ -188,6 +188,10 @@ pub(super) async fn door(
         ));
     };
     match door {
+        // A script in a browser is not led away, and pages of others make nobody's browser begin logins.
+        Door::Login(_) if head.headers.contains_key("sec-fetch-dest") && !answer::is_person(head) => {
+            Err(Refusal::new(Reason::NoCredential, "people log in by going to this address; a script is not sent on"))
+        }
         Door::Login(to) => {
             let (place, more) = login.begin(&head.headers, &to, now).await?;
             cookies.extend(more);

@@ -106,12 +106,16 @@ impl Names {
 }
 
 /// All cookies of a head, in its order. HTTP/2 may send each in a line of its own.
+///
+/// Ours are ASCII. Others of the domain stand in the same line, and any application of it may write other letters into its own:
+/// they are passed over, and nothing else with them.
 pub(super) fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers
         .get_all(header::COOKIE)
         .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';').filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('=')))
+        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+        .filter_map(|pair| std::str::from_utf8(pair).ok().filter(|pair| pair.is_ascii()))
+        .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
 }
 
 /// Whether a head has a cookie that is not empty.
@@ -202,6 +206,19 @@ mod tests {
             "__host-perses-session=1.x",
         ] {
             assert_eq!(names.session(&head(&[none.to_owned()])), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn other_letters_in_the_cookies_of_others_lock_nobody_out() {
+        let names = Names::new("");
+        for foreign in ["x=\u{fc}".as_bytes(), b"x=\xff", "\u{fc}=x".as_bytes(), b"x=\xc3", b"x=\t\x80"] {
+            for line in [[foreign, b"; __Host-perses-session=1.ours"], [b"__Host-perses-session=1.ours;", foreign]] {
+                let mut headers = HeaderMap::new();
+                headers.append(header::COOKIE, HeaderValue::from_bytes(&line.concat()).expect("a line"));
+                assert_eq!(names.session(&headers).as_deref(), Some("ours"), "{foreign:?}");
+                assert_eq!(names.clear_session(&headers).len(), 1, "{foreign:?}");
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use perses_sidecar_stack::http::{Answer, Http};
 use perses_sidecar_stack::openshift::{Endpoint, Fault};
 
+use crate::support::browser::{Browser, HERE, OPENSHIFT};
 use crate::support::{More, Process};
 
 const PROJECT: &str = "/api/v1/projects/team-a/dashboards";
@@ -22,6 +23,10 @@ struct Clocked {
 
 impl Clocked {
     async fn start() -> Self {
+        Self::with(More::default()).await
+    }
+
+    async fn with(more: More<'_>) -> Self {
         let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
             .map(|folder| format!("{folder}/faketime/libfaketime.so.1"))
             .into_iter()
@@ -35,7 +40,7 @@ impl Clocked {
             format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
             "FAKETIME_NO_CACHE=1".to_owned(),
         ];
-        let process = Process::start("info", More::default(), &words.each_ref().map(String::as_str)).await;
+        let process = Process::start("info", more, &words.each_ref().map(String::as_str)).await;
         process.stage.upstream.answers("GET /api/v1/projects/team-a/dashboards", 200, "[]");
         // What the start has left behind is older than any bound.
         let mut clocked = Self { process, clock, ahead: 0 };
@@ -157,4 +162,62 @@ async fn nothing_outlives_its_bound_because_the_cluster_is_silent() {
     assert_eq!(clocked.get(&ada).await, 200, "remembered");
     clocked.on(8).await;
     assert_eq!(clocked.get(&ada).await, 503, "no verdict is no");
+}
+
+/// Where people log in.
+async fn with_login(more: &str) -> Clocked {
+    let rest = format!("{OPENSHIFT}{more}");
+    let clocked = Clocked::with(More { rest: &rest, ..More::default() }).await;
+    let address = format!("{HERE}/-/callback");
+    let key = "serviceaccounts.openshift.io/oauth-redirecturi.first";
+    clocked.process.stage.openshift.cluster().annotate_account("perses", "perses-sidecar", key, &address);
+    clocked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_may_take_ten_minutes() {
+    let mut clocked = with_login("").await;
+    let cluster = clocked.process.stage.openshift.cluster().clone();
+    let url = format!("http://{}", clocked.process.address);
+    for (seconds, status) in [(593, 302), (601, 400)] {
+        let mut browser = Browser::at(&url);
+        let place = browser.begins("/projects/team-a").await;
+        let back = cluster.log_in("ada", place.split_once('?').unwrap().1).unwrap();
+        let exchanges = cluster.count(Endpoint::Token);
+        clocked.on(seconds).await;
+        // A browser that keeps what it was told to forget.
+        browser = browser.anew();
+        let answer = browser.comes_back(&back).await;
+        assert_eq!(answer.status, status, "{seconds}: {}", answer.text());
+        let redeemed = u64::from(status == 302);
+        assert_eq!(cluster.count(Endpoint::Token), exchanges + redeemed, "{seconds}");
+    }
+}
+
+/// By our clock and not the browser's: a cookie that somebody copied ends as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_when_nobody_uses_it_and_in_any_case() {
+    let mut clocked = with_login("  session:\n    lifetime: 3h\n    idle_timeout: 1h\n").await;
+    let cluster = clocked.process.stage.openshift.cluster().clone();
+    let mut browser = Browser::at(&format!("http://{}", clocked.process.address));
+    let place = browser.begins("/").await;
+    let back = cluster.log_in("ada", place.split_once('?').unwrap().1).unwrap();
+    assert_eq!(browser.comes_back(&back).await.status, 302);
+    let copy = browser.clone();
+    clocked.process.stage.upstream.answers("GET /", 200, "<html>");
+    for minutes in [59, 118, 177] {
+        clocked.on(59 * 60).await;
+        browser = browser.anew();
+        let page = browser.goes("/").await;
+        assert_eq!((page.status, page.text().as_str()), (200, "<html>"), "used after {minutes} minutes");
+        assert!(
+            page.headers.contains_key("set-cookie") && page.headers["cache-control"] == "no-store",
+            "kept by nobody"
+        );
+        assert_eq!(browser.who().await, "ada");
+        assert_eq!(copy.anew().who().await == "ada", minutes == 59, "the first cookie after {minutes} minutes");
+    }
+    clocked.on(4 * 60).await;
+    assert_eq!(browser.anew().who().await, "", "three hours are over");
+    assert_eq!(cluster.tokens_of("ada").len(), 1, "though the token is good");
 }

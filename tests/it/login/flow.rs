@@ -127,6 +127,14 @@ async fn only_people_who_go_somewhere_are_sent_to_log_in() {
         }
         assert!(!answer.headers.contains_key("set-cookie"), "{what}: nothing has begun");
     }
+    // Neither is a script that asks for the login itself, nor an image of another page: nothing begins.
+    for headers in [
+        [("accept", "*/*"), ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
+        [html, ("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")],
+    ] {
+        let answer = gate.http.send("GET", &format!("{}/-/login?to=/", gate.url), &headers, "").await.unwrap();
+        assert_eq!((answer.status, answer.headers.contains_key("set-cookie")), (401, false), "{headers:?}");
+    }
     // The UI's page needs somebody, its files do not, and neither does a probe.
     gate.upstream.answers("GET /app.js", 200, "x");
     let file =
@@ -380,6 +388,19 @@ async fn the_secret_is_read_for_each_login_and_authorities_change_without_a_rest
     }
     assert_eq!(status, 302, "the new authority is believed");
     assert_eq!(browser.who().await, "ada", "sessions live through a reload");
+}
+
+/// Any application below the same domain may set a cookie that browsers send to all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_of_another_application_shuts_nobody_out() {
+    let gate = gate_with_login("").await;
+    let mut browser = Browser::of(&gate);
+    // Before ours in the line, and behind them.
+    browser.jar.insert("0".to_owned(), "gr\u{fc}n".to_owned());
+    browser.jar.insert("x".to_owned(), "\u{2028}".to_owned());
+    let answer = browser.logs_in(&gate, "ada", "/projects/team-a").await;
+    assert_eq!((answer.status, location(&answer).as_str()), (302, "/projects/team-a"), "{}", answer.text());
+    assert_eq!(browser.who().await, "ada");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,6 +65,11 @@ impl Browser {
         Self { url: url.to_owned(), ..Self::default() }
     }
 
+    /// The same browser with its cookies, over another connection.
+    pub fn anew(&self) -> Self {
+        Self { http: Http::default(), ..self.clone() }
+    }
+
     /// The value of the one cookie header.
     pub fn cookies(&self) -> String {
         self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")

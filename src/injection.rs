@@ -20,13 +20,14 @@ mod workload;
 
 use serde_json::Value;
 
-pub use asked::{Asked, KEYS, PREFIX, has_perses, is_native};
+pub use asked::{Asked, KEYS, PREFIX, has_perses, is_native, is_past, without_past};
 pub use built::Injected;
+pub use handlers::is_sent;
 pub use patch::{apply, between};
 pub use perses::{HookOutcome, hook};
 pub use profile::{ImageArguments, Profile, Profiles, Resources};
 pub use quantity::Quantity;
-pub use workload::template_path;
+pub use workload::{asks_elsewhere, template_path};
 
 /// The container that is added.
 pub const SIDECAR: &str = "perses-sidecar";

@@ -74,23 +74,31 @@ fn injected(flags: &Inject, settings: &Webhook, objects: Vec<Value>) -> Result<V
     let mut done = Vec::with_capacity(objects.len());
     for mut object in objects {
         let mut patch = Vec::new();
-        let items = object.get("items").is_some_and(Value::is_array)
-            && object["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
-        if items {
-            let list = object["items"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
-            for (index, item) in list.iter_mut().enumerate() {
-                patch.extend(one(flags, settings, item, &format!("/items/{index}"))?);
-            }
-        } else {
-            patch = one(flags, settings, &mut object, "")?;
-        }
+        each(flags, settings, &mut object, "", &mut patch)?;
         done.push((object, patch));
     }
     Ok(done)
 }
 
+/// An object, or those of a list. What has `items` is a list for kubectl, whatever it is called, and lists may hold lists.
+fn each(
+    flags: &Inject,
+    settings: &Webhook,
+    object: &mut Value,
+    at: &str,
+    patch: &mut Vec<Value>,
+) -> Result<(), String> {
+    let Some(items) = object.get_mut("items").and_then(Value::as_array_mut) else {
+        patch.extend(one(flags, settings, object, at)?);
+        return Ok(());
+    };
+    for (index, item) in items.iter_mut().enumerate() {
+        each(flags, settings, item, &format!("{at}/items/{index}"), patch)?;
+    }
+    Ok(())
+}
+
 fn one(flags: &Inject, settings: &Webhook, object: &mut Value, at: &str) -> Result<Vec<Value>, String> {
-    let Some(path) = injection::template_path(object) else { return Ok(Vec::new()) };
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let namespace = text("/metadata/namespace").unwrap_or_else(|| flags.namespace.clone());
     let said = format!(
@@ -98,8 +106,30 @@ fn one(flags: &Inject, settings: &Webhook, object: &mut Value, at: &str) -> Resu
         text("/kind").unwrap_or_default(),
         text("/metadata/name").or_else(|| text("/metadata/generateName")).unwrap_or_default()
     );
+    let Some(path) = injection::template_path(object) else {
+        if injection::asks_elsewhere(object) {
+            let version = text("/apiVersion").unwrap_or_default();
+            return Err(format!(
+                "{said}: asks for the sidecar, but where pods stand in this kind of {version} is not known; let the webhook add \
+                 it to its pods, and leave the object out here"
+            ));
+        }
+        return Ok(Vec::new());
+    };
     let Some(pod) = object.pointer_mut(path) else { return Err(format!("{said}: has no pod template")) };
     let facts = Facts { namespace: &namespace, inject_default: flags.inject_default, minor: None };
+    // The API server forgets what is said of the past, and makes the pod.
+    if injection::is_past(pod) {
+        let again = injection::inject(&injection::without_past(pod), &facts, &settings.profiles);
+        return match again {
+            Ok(Outcome::Injected(injected)) if !injected.patch.is_empty() => Err(format!(
+                "{said}: runs or ends already, and such a pod is not changed any more; give what makes it, or take \
+                 status and metadata.deletionTimestamp away"
+            )),
+            Ok(_) => Ok(Vec::new()),
+            Err(refused) => Err(format!("{said}: {refused}")),
+        };
+    }
     let outcome = injection::inject(pod, &facts, &settings.profiles).map_err(|refused| format!("{said}: {refused}"))?;
     let Outcome::Injected(injected) = outcome else { return Ok(Vec::new()) };
     let mut stderr = std::io::stderr().lock();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::section::{Notes, Section, quote};
+use crate::injection::is_sent;
 
 /// One of `perses.probes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +37,10 @@ pub(super) fn read(perses: &mut Section<'_>, notes: &mut Notes) -> BTreeMap<&'st
         }
         let mut headers = http::HeaderMap::new();
         for (name, value) in probe.pairs("headers", notes) {
-            match (name.parse::<http::HeaderName>(), http::HeaderValue::try_from(value)) {
-                (Ok(name), Ok(value))
-                    if !["connection", "content-length", "host", "transfer-encoding", "upgrade"]
-                        .contains(&name.as_str()) =>
-                {
-                    headers.append(name, value);
-                }
+            match (name.parse::<http::HeaderName>(), http::HeaderValue::try_from(value.as_str())) {
                 // The host is Perses' on the loopback, whatever it was called before.
                 (Ok(name), Ok(_)) if name == http::header::HOST => {}
+                (Ok(known), Ok(line)) if is_sent(&name, &value) => drop(headers.append(known, line)),
                 _ => probe.problem(notes, "headers", format!("the header {name:?} cannot be sent")),
             }
         }

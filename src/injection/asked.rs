@@ -72,10 +72,24 @@ pub(super) fn read<'p>(pod: &Value, profiles: &'p Profiles) -> Result<Asked<'p>,
 }
 
 /// A pod that runs or ends is not changed any more.
-pub(super) fn is_past(pod: &Value) -> bool {
+#[must_use]
+pub fn is_past(pod: &Value) -> bool {
     let deleted = pod.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null());
     let phase = pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
     deleted || !matches!(phase, "" | "Pending")
+}
+
+/// The pod as whoever makes it again gets it: nobody can make a pod that runs or ends already.
+#[must_use]
+pub fn without_past(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    if let Value::Object(map) = &mut pod {
+        map.remove("status");
+        if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
+            metadata.remove("deletionTimestamp");
+        }
+    }
+    pod
 }
 
 /// Whether a container is called `perses`, or has an image that is.
@@ -86,10 +100,18 @@ pub(super) fn is_perses(container: &Value) -> bool {
     text("name") == "perses" || text("name") != SIDECAR && (last == "perses" || last.starts_with("perses-rhel"))
 }
 
+/// Perses among the init containers that go on running: started before all others, and out of our reach there.
+pub(super) fn early(pod: &Value) -> impl Iterator<Item = &Value> {
+    let list = pod.pointer("/spec/initContainers").and_then(Value::as_array).into_iter().flatten();
+    list.filter(|container| container.get("restartPolicy").is_some_and(|policy| policy == "Always"))
+        .filter(|container| is_perses(container))
+}
+
 /// Whether a pod has a container that is recognised as Perses.
 #[must_use]
 pub fn has_perses(pod: &Value) -> bool {
-    pod.pointer("/spec/containers").and_then(Value::as_array).is_some_and(|all| all.iter().any(is_perses))
+    let list = pod.pointer("/spec/containers").and_then(Value::as_array);
+    list.is_some_and(|all| all.iter().any(is_perses)) || early(pod).next().is_some()
 }
 
 /// Whether a pod asks for a native sidecar, which not every Kubernetes has.

@@ -150,6 +150,13 @@ fn names(pod: &Value) -> Vec<&str> {
 /// The container of Perses: as the annotation says, or the one that is recognised, or the only one.
 fn find(pod: &Value, wishes: &Wishes) -> Result<String, Refused> {
     let names = names(pod);
+    if let Some(one) = asked::early(pod).next() {
+        return refused(format!(
+            "the init container {} looks like Perses and goes on running, where it cannot be moved behind the sidecar; make it \
+             one of spec.containers",
+            one["name"]
+        ));
+    }
     if let Some(wanted) = &wishes.container {
         return match names.iter().filter(|name| **name == wanted).count() {
             1 => Ok(wanted.clone()),
@@ -235,20 +242,21 @@ fn warn(pod: &Value, name: &str) -> Vec<String> {
     warnings
 }
 
-/// The certificate that Perses served with, and the mounts that hold it.
+/// The certificate that Perses served with, and the mounts that hold it: at a place of ours, whatever the place was called
+/// before, so that no volume of the pod lies over the sidecar's own files.
 fn pair(
     container: &Value,
     taken: &arguments::Taken,
     warnings: &mut Vec<String>,
 ) -> Result<Option<(String, String, Vec<Value>)>, Refused> {
-    let (certificate, key) = match (taken.tls("cert-file"), taken.tls("key-file")) {
+    let files = match (taken.tls("cert-file"), taken.tls("key-file")) {
         (None, None) => return Ok(None),
-        (Some(certificate), Some(key)) => (certificate.to_owned(), key.to_owned()),
+        (Some(certificate), Some(key)) => [certificate, key],
         _ => return refused("Perses has one of --web.tls-cert-file and --web.tls-key-file; give both or none"),
     };
     let all = container.get("volumeMounts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let mut mounts: Vec<Value> = Vec::new();
-    for file in [&certificate, &key] {
+    let mut mounts: Vec<(&str, Value)> = Vec::new();
+    let mut inside = |file: &str| {
         let holds = |mount: &&Value| {
             let path = mount.get("mountPath").and_then(Value::as_str).unwrap_or_default().trim_end_matches('/');
             !path.is_empty() && file.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -259,20 +267,35 @@ fn pair(
                 "{file}, with which Perses serves TLS, lies in no volume that the sidecar could mount"
             ));
         };
-        let path = mount["mountPath"].as_str().unwrap_or_default();
-        if path.starts_with("/etc/perses-sidecar") || path.starts_with("/var/run/secrets/perses-sidecar") {
-            return refused(format!("the mount path {path} is one of the sidecar's; choose another one"));
+        let path = mount["mountPath"].as_str().unwrap_or_default().trim_end_matches('/');
+        let rest = &file[path.len()..];
+        if rest.split('/').any(|segment| segment == "..") {
+            return refused(format!("{file}, with which Perses serves TLS, leads out of its volume; name it directly"));
         }
-        if mount.get("subPath").is_some() || mount.get("subPathExpr").is_some() {
-            warnings.push(format!("the certificate in {path} is mounted by subPath, so a renewed one is not seen"));
+        if mount.get("subPathExpr").is_some_and(|value| !value.is_null()) {
+            return refused(format!(
+                "{path}, where Perses' certificate lies, is mounted by subPathExpr, whose variables the sidecar does not have; \
+                 use subPath"
+            ));
         }
-        let mut mount = mount.clone();
-        mount["readOnly"] = json!(true);
-        if !mounts.contains(&mount) {
-            mounts.push(mount);
-        }
-    }
-    Ok(Some((certificate, key, mounts)))
+        let at = match mounts.iter().position(|(known, _)| *known == path) {
+            Some(at) => at,
+            None => {
+                let mut own =
+                    json!({ "name": mount["name"], "mountPath": sidecar::pair_place(mounts.len()), "readOnly": true });
+                if let Some(below) = mount.get("subPath").filter(|below| !below.is_null()) {
+                    warnings
+                        .push(format!("the certificate in {path} is mounted by subPath, so a renewed one is not seen"));
+                    own["subPath"] = below.clone();
+                }
+                mounts.push((path, own));
+                mounts.len() - 1
+            }
+        };
+        Ok(format!("{}{rest}", sidecar::pair_place(at)))
+    };
+    let (certificate, key) = (inside(files[0])?, inside(files[1])?);
+    Ok(Some((certificate, key, mounts.into_iter().map(|(_, mount)| mount).collect())))
 }
 
 /// A cipher suite by Go's name, as our configuration calls it.

@@ -1,6 +1,8 @@
 //! Probes and hooks of the Perses container. Kubelet asks the pod's address, where Perses is no longer; what it asked there
 //! it asks the sidecar, which asks Perses on the loopback.
 
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::{Refused, refused};
@@ -41,6 +43,13 @@ fn port_of(port: Option<&Value>, container: &Value) -> Option<u16> {
         }),
         other => number(other),
     }
+}
+
+/// Whether a probe's header can be sent on, connection by connection.
+#[must_use]
+pub fn is_sent(name: &str, value: &str) -> bool {
+    let hop = ["connection", "content-length", "transfer-encoding", "upgrade"];
+    HeaderName::try_from(name).is_ok_and(|name| !hop.contains(&name.as_str())) && HeaderValue::try_from(value).is_ok()
 }
 
 /// Moves every handler that asks Perses' public port to the sidecar's health port.
@@ -88,12 +97,23 @@ pub(super) fn move_all(
         if kind == "tcpSocket" {
             probe.insert("tcp".to_owned(), json!("true"));
         } else {
-            let path = action.get("path").and_then(Value::as_str).filter(|path| !path.is_empty()).unwrap_or("/");
+            // Kubelet adds the slash as well.
+            let path = action.get("path").and_then(Value::as_str).unwrap_or_default();
+            let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+            if path.parse::<PathAndQuery>().is_err() {
+                return refused(format!("{said} of Perses asks the path {path:?}, which must be escaped to be sent"));
+            }
             probe.insert("path".to_owned(), json!(path));
             let headers = action.get("httpHeaders").and_then(Value::as_array).into_iter().flatten();
             let mut lines = Map::new();
             for header in headers {
                 let text = |key: &str| header.get(key).and_then(Value::as_str).unwrap_or_default();
+                if !is_sent(text("name"), text("value")) {
+                    return refused(format!(
+                        "{said} of Perses sends the header {:?}, which the sidecar does not send; take it away",
+                        text("name")
+                    ));
+                }
                 if lines.insert(text("name").to_owned(), json!(text("value"))).is_some() {
                     return refused(format!("{said} of Perses sends the header {:?} twice", text("name")));
                 }

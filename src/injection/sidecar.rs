@@ -29,6 +29,11 @@ pub(super) struct Plan {
     pub(super) ports: Vec<Value>,
 }
 
+/// Where a volume with the pair that Perses served with is mounted.
+pub(super) fn pair_place(index: usize) -> String {
+    format!("{FILES}/pair/{index}")
+}
+
 /// The name of a volume of ours.
 fn volume_name(word: &str) -> String {
     format!("{}{word}", super::VOLUMES)

@@ -77,6 +77,43 @@ fn golden_files() {
     assert!(count >= 60, "{count} cases");
 }
 
+/// As a template that was copied from a pod of an older version, or a pod that another webhook had its hands on.
+#[test]
+fn an_older_sidecar_is_built_anew() {
+    let profiles = profiles();
+    let mut count = 0;
+    for file in fs::read_dir(folder()).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let all = documents(&fs::read_to_string(&file).unwrap_or_else(|error| panic!("{error}")));
+        let (case, Some(new)) = (&all[0], all.get(3)) else { continue };
+        let facts = Facts {
+            namespace: case["namespace"].as_str().unwrap_or("team-a"),
+            inject_default: case["inject_default"] == true,
+            minor: None,
+        };
+        let mut old = new.clone();
+        let lists = ["containers", "initContainers"];
+        let place = lists.iter().find_map(|list| {
+            let at = new["spec"][*list].as_array()?.iter().position(|container| container["name"] == SIDECAR)?;
+            Some((*list, at))
+        });
+        let Some((list, at)) = place else { panic!("{}", file.display()) };
+        let sidecar = &mut old["spec"][list][at];
+        sidecar["image"] = json!("registry.example/perses/perses-sidecar:0.0.1");
+        sidecar["args"] = json!(["run", "--config=/other.yaml"]);
+        sidecar["env"] = json!([{ "name": PROFILE_VARIABLE, "value": "{}" }]);
+        sidecar["readinessProbe"]["httpGet"]["path"] = json!("/metrics");
+        sidecar["volumeMounts"].as_array_mut().map(Vec::pop);
+        sidecar["securityContext"]["readOnlyRootFilesystem"] = json!(false);
+        assert!(verify(&old, &facts, &profiles).is_err(), "{}", file.display());
+        match inject(&old, &facts, &profiles) {
+            Ok(Outcome::Injected(injected)) => assert_eq!(&injected.pod, new, "{}", file.display()),
+            other => panic!("{}: {other:?}", file.display()),
+        }
+        count += 1;
+    }
+    assert!(count >= 40, "{count} pods");
+}
+
 /// What holds for every pod that is let through with a sidecar.
 fn check(pod: &Value, out: &Value, facts: &Facts<'_>, profiles: &Profiles, said: &str) {
     let Ok(Outcome::Injected(first)) = inject(pod, facts, profiles) else { panic!("{said}") };
@@ -92,6 +129,19 @@ fn check(pod: &Value, out: &Value, facts: &Facts<'_>, profiles: &Profiles, said:
     assert_eq!(verify(out, facts, profiles), Ok(true), "{said}");
     model::perses_is_behind_the_sidecar(Some(pod), out, &first.container)
         .unwrap_or_else(|error| panic!("{said}: {error}\n{}", write(out)));
+    assert_eq!(is_read(out), Ok(()), "{said}");
+}
+
+/// Whether the sidecar takes the configuration that it is given.
+fn is_read(out: &Value) -> Result<(), String> {
+    let lists = ["containers", "initContainers"].iter().filter_map(|list| out["spec"][*list].as_array());
+    let sidecar = lists.flatten().find(|container| container["name"] == SIDECAR).ok_or("no sidecar")?;
+    let env = sidecar["env"].as_array().into_iter().flatten().find(|entry| entry["name"] == PROFILE_VARIABLE);
+    let text = env.and_then(|entry| entry["value"].as_str()).ok_or("no profile")?.replace("$$", "$");
+    let mut problems = config::read_injected(&text, "", &Elsewhere).err().unwrap_or_default();
+    // The pair itself is not here.
+    problems.retain(|problem| problem.path != "tls");
+    if problems.is_empty() { Ok(()) } else { Err(format!("{problems:?}\n{text}")) }
 }
 
 #[test]

@@ -240,6 +240,45 @@ fn inject_takes_files_and_gives_files() {
 }
 
 #[test]
+fn inject_leaves_nobody_out_who_asks() {
+    let pod = |more: &str| {
+        format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"p","annotations":{{"perses-sidecar.io/inject":"true"}}}},
+            "spec":{{"serviceAccountName":"x","containers":[{{"name":"perses","image":"i","args":["--config=c"]}}]}}{more}}}"#
+        )
+    };
+    let inject = |input: &str| text(&run(&["inject", "--config", WEBHOOK], input));
+    // For kubectl all of these are lists.
+    let list = format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","items":[{{"apiVersion":"v1","kind":"List","items":[{}]}}]}}"#,
+        pod("")
+    );
+    let (code, stdout, stderr) = inject(&list);
+    let out: serde_json::Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{code} {stderr}"));
+    assert_eq!(out["items"][0]["items"][0]["spec"]["containers"][1]["name"], "perses-sidecar");
+    // The status is what the API server says, and none that one could come with.
+    let (code, stdout, stderr) = inject(&pod(r#","status":{"phase":"Running"}"#));
+    assert!(code == 1 && stdout.is_empty() && stderr.contains("Pod p: runs or ends already"), "{stdout}{stderr}");
+    // One that has its sidecar may run.
+    let (_, injected, _) = inject(&pod(""));
+    let running = injected.trim_end().trim_end_matches('}').to_owned() + r#","status":{"phase":"Running"}}"#;
+    let (code, stdout, stderr) = inject(&running);
+    assert!(code == 0 && stdout.contains(r#""phase": "Running""#), "{stdout}{stderr}");
+    let workload = |version: &str, kind: &str, wish: &str| {
+        format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: w}}\nspec:\n  template:\n    metadata: {{annotations: \
+             {{perses-sidecar.io/inject: \"{wish}\"}}}}\n    spec: {{serviceAccountName: x, containers: [{{name: perses, image: i, args: [x]}}]}}\n"
+        )
+    };
+    let (code, stdout, stderr) = inject(&workload("apps.openshift.io/v1", "DeploymentConfig", "true"));
+    assert!(code == 0 && stdout.contains("name: perses-sidecar"), "{stdout}{stderr}");
+    let (code, stdout, stderr) = inject(&workload("example.com/v1", "Rollout", "true"));
+    assert!(code == 1 && stdout.is_empty() && stderr.contains("Rollout w: asks for the sidecar"), "{stdout}{stderr}");
+    let (code, stdout, stderr) = inject(&workload("example.com/v1", "Rollout", "false"));
+    assert!(code == 0 && !stdout.contains("name: perses-sidecar"), "{stdout}{stderr}");
+}
+
+#[test]
 fn inject_says_no_and_writes_nothing() {
     let bad = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, annotations: {perses-sidecar.io/inject: \"true\"}}\nspec:\n  \
                hostNetwork: true\n  containers: [{name: perses, image: i, args: [x]}]\n";

@@ -30,6 +30,7 @@ fn word() -> impl Strategy<Value = String> {
             "--web.tls-min-version=1.3", "--web.tls-cert-file=/tls/tls.crt", "--web.tls-key-file=/tls/tls.key",
             "--web.listen-address=:80", "--web.listen-address=:$(PORT)", "$(FLAGS)", "--new", "--web.telemetry-path=/p/metrics",
             "---web.listen-address=:1", "--web.listen-address=", "--config", "-web.listen-address=:8443", "-=",
+            "--web.tls-cert-file=/usr/bin/c", "--web.tls-key-file=/etc/perses-sidecar/keys/k", "--web.tls-key-file=/tls/../k",
         ]).prop_map(str::to_owned),
         1 => "[-a-z=.:$()]{0,8}",
     ]
@@ -54,13 +55,16 @@ fn handler() -> impl Strategy<Value = Value> {
         Just(json!(9000)),
         Just(json!(9081)),
     ];
-    (port, 0..12_u8).prop_map(|(port, kind)| match kind {
+    let path = prop::sample::select(vec!["metrics", "/a b", "/\u{e4}", "/x#y", "?x", "/%zz", "", "/metrics?x=$(y)"]);
+    let name = prop::sample::select(vec!["A", "Host", "connection", "Upgrade", "a b", ""]);
+    (port, 0..12_u8, path, name).prop_map(|(port, kind, path, name)| match kind {
         0 => json!({ "tcpSocket": { "port": port }, "periodSeconds": 3 }),
         1 | 6 => json!({ "exec": { "command": ["curl", "localhost:8080"] } }),
         2 => json!({ "grpc": { "port": 8080 } }),
         3 => json!({ "httpGet": { "port": port, "path": "/metrics", "httpHeaders": [{ "name": "A", "value": "b" }] }, "later": 1 }),
         4 => json!({ "httpGet": { "port": port, "scheme": "HTTPS" } }),
         5 => json!({ "httpGet": { "port": port, "host": "x" } }),
+        7 => json!({ "httpGet": { "port": 8080, "path": path, "httpHeaders": [{ "name": name, "value": "\u{e4}" }] } }),
         _ => json!({ "httpGet": { "port": 8080, "path": "/api/v1/health" } }),
     })
 }
@@ -77,7 +81,9 @@ prop_compose! {
         handlers in prop::collection::btree_map(
             prop::sample::select(vec!["livenessProbe", "readinessProbe", "startupProbe"]), handler(), 0..3),
         hooks in prop::collection::btree_map(prop::sample::select(vec!["postStart", "preStop"]), handler(), 0..2),
-        mounts in prop::sample::select(vec![json!(null), json!([{ "name": "tls", "mountPath": "/tls" }])]),
+        mounts in prop::sample::select(vec![json!(null), json!([{ "name": "tls", "mountPath": "/tls" }]),
+            json!([{ "name": "tls", "mountPath": "/usr/bin" }, { "name": "own", "mountPath": "/etc/perses-sidecar/keys" },
+                { "name": "tls", "mountPath": "/tls", "subPath": "x", "mountPropagation": "Bidirectional" }])]),
         unknown in prop::option::of(any_json()),
     ) -> Value {
         let mut value = json!({ "name": name, "image": image });
@@ -225,6 +231,7 @@ fn properties() {
                 other => prop_assert!(false, "{:?}", other),
             }
             prop_assert_eq!(verify(&first.pod, &facts, &profiles), Ok(true));
+            prop_assert_eq!(is_read(&first.pod), Ok(()));
         }
         Ok(())
     });

@@ -140,6 +140,20 @@ pub(super) fn perses_is_behind_the_sidecar(pod: Option<&Value>, out: &Value, nam
     {
         return Err("the sidecar runs something else".to_owned());
     }
+    // No volume of whoever made the pod lies over the sidecar's own files.
+    for mount in list(sidecar, "/volumeMounts") {
+        let path = mount["mountPath"].as_str().unwrap_or_default();
+        let own =
+            ["/etc/perses-sidecar/", "/run/perses-sidecar", "/var/run/secrets/"].iter().any(|at| path.starts_with(at));
+        let ours = mount["name"].as_str().is_some_and(|name| name.starts_with("perses-sidecar-"));
+        let account = path == "/var/run/secrets/kubernetes.io/serviceaccount";
+        if !own || path.contains("..") || !(ours || account || path.starts_with("/etc/perses-sidecar/pair/")) {
+            return Err(format!("{mount} is mounted into the sidecar"));
+        }
+        if !account && mount.get("mountPropagation").is_some() {
+            return Err(format!("{mount} is shared with the node"));
+        }
+    }
     // No probe asks Perses where it no longer is.
     for place in ["/livenessProbe", "/readinessProbe", "/startupProbe", "/lifecycle/postStart", "/lifecycle/preStop"] {
         let Some(handler) = perses.pointer(place) else { continue };

@@ -189,7 +189,7 @@ impl Scene {
     }
 
     fn tls(&self) -> bool {
-        self.config()["tls"]["certificate_file"] == "/tls/tls.crt"
+        self.config()["listen"]["gateway_tls"] == "true"
     }
 
     /// The configuration that travels in the sidecar's environment.

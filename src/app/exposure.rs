@@ -1,7 +1,7 @@
 //! Does Perses answer where it must not: on an address that others reach? It catches every way in which moving it to the
 //! loopback failed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -18,8 +18,14 @@ pub(super) async fn check(fixed: &Fixed, metrics: &Metrics) -> Option<Check> {
     if fixed.addresses.is_empty() {
         return None;
     }
+    // Where we ask it ourselves it may answer.
+    let bare = fixed.perses_url.host.trim_start_matches('[').trim_end_matches(']');
+    let ours = |address: &IpAddr| match bare.parse::<IpAddr>() {
+        Ok(host) => host == *address,
+        Err(_) => address.is_loopback(),
+    };
     let mut answers = false;
-    for address in fixed.addresses.iter().filter(|address| !address.is_loopback()) {
+    for address in fixed.addresses.iter().filter(|address| !ours(address)) {
         let place = SocketAddr::from((*address, fixed.perses_url.port));
         let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(place)).await;
         answers |= connected.is_ok_and(|connected| connected.is_ok());

@@ -225,7 +225,9 @@ pub(super) fn settings(mut root: Section<'_>, around: &dyn Surroundings, mut not
     root.foreign("injection", &mut notes, "stands in the file of perses-sidecar webhook");
     let fixed = listen::read(&mut root, &around, &mut notes);
     let tls = tls::read(&mut root, &around, &mut notes);
-    if tls.is_none() && (fixed.listen.gateway_tls || fixed.listen.https.is_some()) {
+    // Where its files are at fault, that is told already.
+    let told = notes.problems.iter().any(|problem| problem.path.starts_with("tls."));
+    if tls.is_none() && !told && (fixed.listen.gateway_tls || fixed.listen.https.is_some()) {
         root.problem(
             &mut notes,
             "tls",

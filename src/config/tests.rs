@@ -140,12 +140,21 @@ fn certificates_are_checked_where_they_are_named() {
         let text = format!(
             "metrics_backends:\n  - name: a\n    url: http://a\ntls:\n  certificate_file: /c\n  key_file: /k\n{more}"
         );
-        read(&text, &pod).map(|loaded| loaded.effective).map_err(|problems| problems[0].to_string())
+        let all = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        read(&text, &pod).map(|loaded| loaded.effective).map_err(all)
     };
     assert!(told(&one.certificate, &one.key, "").is_ok_and(|text| text.contains("profile: Intermediate")));
     assert!(told(&one.certificate, &other.key, "").is_err_and(|text| text.contains("tls.key_file: does not fit")));
     assert!(told("nonsense", &one.key, "").is_err_and(|text| text.contains("tls.certificate_file: no certificate")));
-    assert!(told(&one.certificate, "nonsense", "").is_err_and(|text| text.contains("tls.key_file: ")));
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for (key, words) in [
+        ("nonsense", "tls.key_file: no private key in it"),
+        (encrypted, "tls.key_file: the key in it is encrypted"),
+        (&one.certificate, "tls.key_file: there are certificates in it and no private key"),
+    ] {
+        let text = told(&one.certificate, key, "listen:\n  https: 127.0.0.1:1\n").expect_err(words);
+        assert!(text.contains(words) && !text.contains("is required"), "{text}");
+    }
     let custom = |keys: &str| told(&one.certificate, &one.key, &format!("  profile: Custom\n  custom:\n{keys}"));
     assert!(custom("    ciphers: [ECDHE-ECDSA-AES128-GCM-SHA256]\n    groups: [x25519]\n").is_ok());
     assert!(custom("    ciphers: [TLS_AES_128_GCM_SHA256]\n    min_tls_version: VersionTLS13\n").is_ok());

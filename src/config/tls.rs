@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{Error as NotPem, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
@@ -166,7 +166,7 @@ impl Policy {
         if chain.is_empty() {
             return Err(Fault::Certificate("no certificate in it".to_owned()));
         }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Fault::Key(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| Fault::Key(unread(key, &error)))?;
         let versions: &[&SupportedProtocolVersion] = if self.only_13 { &[&TLS13] } else { &[&TLS13, &TLS12] };
         let provider = CryptoProvider {
             cipher_suites: self.suites.clone(),
@@ -181,6 +181,20 @@ impl Policy {
             .map_err(|error| Fault::Key(format!("does not fit certificate_file: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+}
+
+/// Why a file is no private key, for whoever put it there.
+fn unread(pem: &[u8], error: &NotPem) -> String {
+    let has = |words: &[u8]| pem.windows(words.len()).any(|part| part == words);
+    if has(b"ENCRYPTED") {
+        "the key in it is encrypted, and nobody is here to say the passphrase: give it in the clear, as \"openssl pkey -in FILE\" \
+         writes it"
+            .to_owned()
+    } else if has(b"BEGIN CERTIFICATE") {
+        "there are certificates in it and no private key: is it the file for certificate_file?".to_owned()
+    } else {
+        format!("no private key in it; expected PEM, as \"openssl pkey -in FILE\" writes it ({error})")
     }
 }
 

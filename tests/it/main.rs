@@ -1,6 +1,7 @@
 //! What needs no real server: the house rules, and the gateway between a recording upstream and the OpenShift stand-in.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub, reason = "tests")]
 
+mod admission;
 mod attack;
 mod cached;
 mod clock;

@@ -149,6 +149,31 @@ async fn many_namespaces_do_not_lock_out_whoever_may_see_them_all() {
     assert_eq!(gate.query(&ada, "up").await.status, 503, "two namespaces, each to be reviewed");
 }
 
+/// Perses at another address of this machine: kubelet's word for it is the pod's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_perses_that_others_reach_makes_the_sidecar_unready() {
+    let process = Process::start("info", More::default(), &["env", "PERSES_SIDECAR_POD_IPS=127.0.0.1,127.0.0.2"]).await;
+    let text = std::fs::read_to_string(&process.stage.config).unwrap();
+    let admin = text.lines().find_map(|line| line.trim().strip_prefix("admin: ")).unwrap();
+    let ask = async |path: &str| {
+        let answer = process.http.send("GET", &format!("http://{admin}{path}"), &[], "").await.unwrap();
+        (answer.status, answer.text())
+    };
+    let exposed = async || ask("/metrics").await.1.contains("perses_sidecar_upstream_exposed 1\n");
+    let (status, said) = ask("/readyz").await;
+    assert!(status == 200 && said.contains("exposure ok: on the loopback alone"), "{said}");
+    assert!(!exposed().await);
+    let listener = tokio::net::TcpListener::bind(("127.0.0.2", process.stage.perses)).await.unwrap();
+    let (status, said) = ask("/readyz").await;
+    assert!(status == 503 && said.contains("exposure failed: Perses answers on the pod's own address"), "{said}");
+    assert!(said.contains("must listen on 127.0.0.1") && exposed().await, "{said}");
+    assert_eq!(ask("/healthz").await.0, 200, "a restart would change nothing");
+    assert!(process.log().contains("anybody reaches it past the sidecar"), "{}", process.log());
+    drop(listener);
+    assert_eq!(ask("/readyz").await.0, 200);
+    assert!(!exposed().await);
+}
+
 /// The Perses operator as it comes: its client is Go's, and has no name of its own.
 const GO: (&str, &str) = ("user-agent", "Go-http-client/1.1");
 

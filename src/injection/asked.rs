@@ -48,10 +48,27 @@ fn annotations(pod: &Value) -> Result<Option<&Map<String, Value>>, Refused> {
     }
 }
 
+/// Whether every key with our prefix is one of ours.
+fn are_known(map: &Map<String, Value>) -> Result<(), Refused> {
+    for key in map.keys() {
+        let Some(word) = key.strip_prefix(PREFIX) else { continue };
+        if !KEYS.contains(&word) {
+            let advice = match names::nearest(word, KEYS) {
+                Some(near) => format!("did you mean {PREFIX}{near}?"),
+                None => format!("known on a pod: {}", KEYS.join(", ")),
+            };
+            return refused(format!("the annotation {key} is not known; {advice}"));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn read<'p>(pod: &Value, profiles: &'p Profiles) -> Result<Asked<'p>, Refused> {
     let key = format!("{PREFIX}inject");
-    let value = match annotations(pod)?.and_then(|map| map.get(&key)) {
-        None => return Ok(Asked::AsTheNamespaceSays),
+    let all = annotations(pod)?;
+    let value = match all.and_then(|map| map.get(&key)) {
+        // It may be the very key that is written wrongly.
+        None => return all.map_or(Ok(()), are_known).map(|()| Asked::AsTheNamespaceSays),
         Some(Value::String(value)) => value,
         Some(_) => return refused(format!("the annotation {key} must be a string: \"true\", \"false\" or a profile")),
     };
@@ -158,16 +175,7 @@ impl Wishes {
     pub(super) fn read(pod: &Value) -> Result<Self, Refused> {
         let empty = Map::new();
         let map = annotations(pod)?.unwrap_or(&empty);
-        for key in map.keys() {
-            let Some(word) = key.strip_prefix(PREFIX) else { continue };
-            if !KEYS.contains(&word) {
-                let advice = match names::nearest(word, KEYS) {
-                    Some(near) => format!("did you mean {PREFIX}{near}?"),
-                    None => format!("known on a pod: {}", KEYS.join(", ")),
-                };
-                return refused(format!("the annotation {key} is not known; {advice}"));
-            }
-        }
+        are_known(map)?;
         let text = |word: &str| match map.get(&format!("{PREFIX}{word}")) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),

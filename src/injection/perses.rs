@@ -20,9 +20,15 @@ pub struct HookOutcome {
 #[must_use]
 pub fn hook(perses: &Value, profiles: &Profiles) -> HookOutcome {
     let key = format!("{PREFIX}inject");
-    let Some(wish) = perses.pointer("/spec/metadata/annotations").and_then(|map| map.get(&key)).and_then(Value::as_str)
-    else {
-        return HookOutcome::default();
+    let of = |place: &str| perses.pointer(place).and_then(|map| map.get(&key)).and_then(Value::as_str);
+    let Some(wish) = of("/spec/metadata/annotations") else {
+        let mut outcome = HookOutcome::default();
+        if of("/metadata/annotations").is_some_and(|wish| !wish.eq_ignore_ascii_case("false")) {
+            outcome.warnings.push(format!(
+                "{key} stands at the resource itself, of which its pod hears nothing: write it into spec.metadata.annotations"
+            ));
+        }
+        return outcome;
     };
     if wish.eq_ignore_ascii_case("false") {
         return HookOutcome::default();

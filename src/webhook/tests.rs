@@ -145,6 +145,15 @@ async fn the_perses_resource_lets_its_operator_send_a_token() {
         let (_, answer) = send(&webhook, "/mutate", review.to_string()).await;
         assert!(answer["response"].get("patch").is_none() && answer["response"]["warnings"][0].is_string(), "{answer}");
     }
+    // At the resource itself it does nothing, which is said.
+    let at = |value: &str| json!({ "metadata": { "annotations": { "perses-sidecar.io/inject": value } }, "spec": {} });
+    for (value, told) in [("true", true), ("false", false)] {
+        review["request"]["object"] = at(value);
+        let (_, answer) = send(&webhook, "/mutate", review.to_string()).await;
+        assert!(answer["response"].get("patch").is_none(), "{answer}");
+        let said = answer["response"]["warnings"][0].as_str().unwrap_or_default();
+        assert_eq!(said.contains("write it into spec.metadata.annotations"), told, "{answer}");
+    }
     review["request"]["object"] = json!({ "spec": {} });
     assert!(send(&webhook, "/mutate", review.to_string()).await.1["response"].get("patch").is_none());
 }

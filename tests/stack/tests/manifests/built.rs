@@ -91,6 +91,10 @@ fn what_it_refers_to_is_there(overlay: &str, object: &Value, there: &dyn Fn(&str
                     assert_eq!(reference["kind"], "OAuthRedirectReference");
                     assert_eq!(reference["reference"], json!({ "kind": "Route", "name": "perses" }));
                     wanted.push(("Route", "perses"));
+                    // The path of the address with the same name; without it codes may be sent anywhere on the host.
+                    let address = key.replace("oauth-redirectreference", "oauth-redirecturi");
+                    let path = &object["metadata"]["annotations"][address];
+                    assert_eq!(path, "/-/callback", "{overlay}: {}", said(object));
                 }
             }
         }

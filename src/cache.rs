@@ -12,21 +12,24 @@ mod care;
 mod flight;
 mod journal;
 mod key;
+mod packed;
 mod queue;
 mod shared;
 mod store;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config;
 use crate::extents::{Extents, Grid, Looks, Moment, Rules, Span};
 use crate::refusal::{Reason, Refusal};
+use crate::reply::Packed;
 use crate::telemetry::metrics::{CacheKind, CacheReason, CacheResult, Metrics};
 use crate::upstream::Question;
 pub use care::{BackendStats, Entry, Purge, Purged, Stats};
@@ -152,6 +155,8 @@ pub fn millis(duration: Duration) -> i64 {
 pub struct Told {
     /// The body.
     pub body: Bytes,
+    /// The same for whoever takes it compressed.
+    pub packed: Arc<dyn Packed>,
     /// How it came about.
     pub how: How,
 }
@@ -204,19 +209,24 @@ pub struct Cache {
     metrics: Arc<Metrics>,
     /// What all replicas share, if they do.
     tier: Mutex<Option<Arc<Tier>>>,
+    /// Whoever compresses takes one.
+    packers: Arc<Semaphore>,
+    own: Weak<Self>,
 }
 
 impl Cache {
     /// Keeps at most so many bytes.
     #[must_use]
     pub fn new(memory: usize, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|own| Self {
             store: Store::new(memory),
             flights: Flights::default(),
             places: key::Places::default(),
             clock,
             metrics,
             tier: Mutex::default(),
+            packers: Arc::new(Semaphore::new(packed::AT_ONCE)),
+            own: own.clone(),
         })
     }
 
@@ -284,9 +294,9 @@ impl Cache {
         let key = Key::points(asked.place, asked.wide, &asked.question, grid);
         let mut result = CacheResult::Hit;
         let mut shared = false;
-        let told = |kept: &Kept, result, left, reason, shared| Told {
-            how: How { shared, ..told(kept, result, left, reason).how },
-            body: kept.bytes().clone(),
+        let told = |kept: &Arc<Kept>, result, left, reason, shared| {
+            let told = told(kept, result, left, reason);
+            Told { how: How { shared, ..told.how }, ..told }
         };
         for _ in 0..ROUNDS {
             let (epoch, now) = (self.flights.epoch(), self.clock.now());
@@ -410,7 +420,7 @@ impl Cache {
 
     /// Keeps something that was made of what was known at `epoch`, unless something was forgotten since.
     fn keep(&self, epoch: u64, key: &[u8], stored: Stored) {
-        if self.flights.unless_forgotten(epoch, || self.store.put(key, stored)) {
+        if self.flights.unless_forgotten(epoch, || self.put(epoch, key, stored)) {
             self.store.settle();
             self.metrics.cache().memory(self.store.bytes());
         }
@@ -429,8 +439,9 @@ impl Asked<'_> {
     }
 }
 
-fn told(kept: &Kept, result: CacheResult, left: i64, reason: Option<CacheReason>) -> Told {
-    Told { body: kept.bytes().clone(), how: How { result, left, reason, shared: false } }
+fn told(kept: &Arc<Kept>, result: CacheResult, left: i64, reason: Option<CacheReason>) -> Told {
+    let packed: Arc<dyn Packed> = Arc::<Kept>::clone(kept);
+    Told { body: kept.bytes().clone(), packed, how: How { result, left, reason, shared: false } }
 }
 
 #[cfg(test)]

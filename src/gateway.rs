@@ -3,6 +3,7 @@
 //! Each step is a call that returns what the next one takes; any early end is a [`Refusal`], and `answer` alone turns it
 //! into bytes. Whatever happens, one audit record and one set of metrics close the request.
 
+mod accepted;
 mod answer;
 mod body;
 mod door;
@@ -162,7 +163,9 @@ async fn journey(
     // 6. Answer.
     if let Guarded::Metrics(..) = grant.route() {
         let form = body::form(head, body, &live.config.limits).await?;
-        return live.queries.answer(&grant, head.uri.query().unwrap_or(""), &form).await;
+        let mut reply = live.queries.answer(&grant, head.uri.query().unwrap_or(""), &form).await?;
+        accepted::choose(&mut reply, &head.headers, caller.how().is_session());
+        return Ok(reply);
     }
     if let Guarded::Gallery(call) = grant.route() {
         let call = call.clone();

@@ -1,6 +1,7 @@
 //! What goes back to a client when nothing went wrong: status, a few headers of our own choosing, and a body.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -15,6 +16,14 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// Body.
     pub body: Body,
+    /// The body in another encoding, if one may be had.
+    pub packed: Option<Arc<dyn Packed>>,
+}
+
+/// A body that may be had compressed.
+pub trait Packed: std::fmt::Debug + Send + Sync {
+    /// The whole body in gzip (RFC 1952), if that is ready. Asking for it is what gets it ready.
+    fn gzip(self: Arc<Self>) -> Option<Bytes>;
 }
 
 /// The body of a [`Reply`].
@@ -50,13 +59,13 @@ impl Reply {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Self { status, headers, body: Body::Whole(body.into()) }
+        Self { status, headers, body: Body::Whole(body.into()), packed: None }
     }
 
     /// No body at all.
     #[must_use]
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::with_capacity(4), body: Body::Whole(Bytes::new()) }
+        Self { status, headers: HeaderMap::with_capacity(4), body: Body::Whole(Bytes::new()), packed: None }
     }
 
     /// JSON that is passed on as it arrives.
@@ -80,6 +89,6 @@ impl Reply {
                 headers.insert(name, value.clone());
             }
         }
-        Self { status, headers, body: Body::Stream(stream) }
+        Self { status, headers, body: Body::Stream(stream), packed: None }
     }
 }

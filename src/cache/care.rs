@@ -195,7 +195,7 @@ impl Cache {
         });
         for (key, left) in &hit {
             match left {
-                Some(left) => self.store.put(key, left.clone()),
+                Some(left) => self.store.put(key.as_ref(), left.clone()),
                 None => self.store.remove(key),
             }
         }

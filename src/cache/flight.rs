@@ -257,7 +257,7 @@ impl Lander {
             let mut table = cache.flights.lock();
             if cache.flights.epoch() == self.epoch {
                 for (key, stored) in work.keep {
-                    cache.store.put(&key, stored);
+                    cache.put(self.epoch, &key, stored);
                 }
                 if let Some(Learned { key, before, now, parts, rules, sharing }) = work.learned {
                     // Another flight may have learned something of other points meanwhile.
@@ -267,7 +267,7 @@ impl Lander {
                         }
                         _ => now,
                     };
-                    cache.store.put(&key, Stored::Extents(Arc::clone(&known)));
+                    cache.store.put(key.as_slice(), Stored::Extents(Arc::clone(&known)));
                     share = sharing.map(|(sharing, theirs)| (sharing, key, known, theirs, rules));
                 }
             }

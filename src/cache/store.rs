@@ -6,6 +6,7 @@ use bytes::Bytes;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::packed::Packing;
 use crate::extents::{Extents, Moment, alive, is_fresh};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::CacheReason;
@@ -21,11 +22,16 @@ pub(super) struct Kept {
     oldest: i64,
     /// When what may still change was asked for, and when it is over whatever is configured.
     tail: Option<(i64, i64)>,
+    packing: Packing,
 }
 
 impl Kept {
     pub(super) fn new(bytes: Bytes, oldest: i64, tail: Option<(i64, i64)>) -> Self {
-        Self { bytes, oldest, tail }
+        Self { bytes, oldest, tail, packing: Packing::default() }
+    }
+
+    pub(super) fn packing(&self) -> &Packing {
+        &self.packing
     }
 
     pub(super) fn bytes(&self) -> &Bytes {
@@ -58,7 +64,7 @@ pub(super) enum Stored {
 impl Stored {
     pub(super) fn weight(&self) -> usize {
         match self {
-            Self::Answer(kept) => kept.bytes.len(),
+            Self::Answer(kept) => kept.bytes.len() + kept.packing.weight(),
             Self::Extents(known) => known.weight(),
             Self::Unfit(..) => 0,
             Self::Refused(refusal, _) => refusal.message().len() + 200,
@@ -92,7 +98,7 @@ impl Store {
         self.cache.get(key.as_ref())
     }
 
-    pub(super) fn put(&self, key: &[u8], stored: Stored) {
+    pub(super) fn put(&self, key: impl Into<Arc<[u8]>>, stored: Stored) {
         self.cache.insert(key.into(), stored);
     }
 

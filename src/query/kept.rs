@@ -163,7 +163,8 @@ impl Keeping<'_> {
         sent: impl Fn() -> Option<Vec<String>> + Sync,
     ) -> Result<Reply, Refusal> {
         let answer = self.told(kind, question, times, terms, sent).await?;
-        Ok(told(Reply::json(StatusCode::OK, answer.body), self.began, answer.how))
+        let reply = Reply { packed: Some(answer.packed), ..Reply::json(StatusCode::OK, answer.body) };
+        Ok(told(reply, self.began, answer.how))
     }
 
     async fn told(

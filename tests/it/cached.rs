@@ -356,3 +356,51 @@ async fn an_override_is_of_a_backend_and_of_data_and_acts_at_once() {
     }
     assert!(told().await.contains("there is no backend \"q\""), "{}", told().await);
 }
+
+/// Everything that was asked for twice is kept in gzip for whoever takes it, and nobody else notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_gzip_gets_the_same_answer_compressed() {
+    use std::io::Read as _;
+    let gate = echoing("  mode: enforce\n").await;
+    let ada = gate.token("ada");
+    let bearer = format!("Bearer {ada}");
+    let ask = async |query: &str, accept: &str| {
+        let form = [("query", query), ("start", "1700000000"), ("end", "1700060000"), ("step", "60")];
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("accept-encoding", accept),
+        ];
+        let body = perses_sidecar_stack::encoding::form(&form);
+        let answer = gate.http.send("POST", &format!("{}{RANGE}", gate.url), &headers, &body).await.unwrap();
+        assert_eq!((answer.status, answer.headers["vary"].to_str().unwrap()), (200, "accept-encoding"));
+        assert_eq!(answer.headers["content-length"].to_str().unwrap(), answer.body.len().to_string());
+        answer
+    };
+    for query in ["up", "down"] {
+        let plain = ask(query, "identity").await;
+        assert!(!plain.headers.contains_key("content-encoding") && plain.body.starts_with(b"{"));
+        let mut packed = None;
+        for _ in 0..200 {
+            let answer = ask(query, "gzip, deflate, br").await;
+            if answer.headers.contains_key("content-encoding") {
+                packed = Some(answer);
+                break;
+            }
+            assert_eq!(answer.body, plain.body, "until it is ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let packed = packed.expect("never compressed");
+        assert_eq!(packed.headers["content-encoding"], "gzip");
+        assert_eq!(packed.headers["content-type"], "application/json");
+        assert!(status(&packed).contains("hit") && packed.body.len() * 4 < plain.body.len());
+        let mut body = Vec::new();
+        flate2::read::GzDecoder::new(packed.body.as_ref()).read_to_end(&mut body).unwrap();
+        assert_eq!(body, plain.body);
+        for accept in ["identity", "br", "gzip;q=0", "gzip;q=0.2, identity"] {
+            let answer = ask(query, accept).await;
+            assert!(!answer.headers.contains_key("content-encoding"), "{accept}");
+            assert_eq!(answer.body, plain.body, "{accept}");
+        }
+    }
+}

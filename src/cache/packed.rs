@@ -95,7 +95,7 @@ impl Cache {
     }
 
     /// Compresses an answer, and counts what that takes.
-    fn pack(&self, kept: &Arc<Kept>) {
+    pub(super) fn pack(&self, kept: &Arc<Kept>) {
         let Some(home) = kept.packing().home.get() else { return };
         let packed = gzip(kept.bytes()).filter(|packed| packed.len() < kept.bytes().len() / 10 * 9).unwrap_or_default();
         let counted = self.flights.unless_forgotten(home.epoch, || {

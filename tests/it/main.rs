@@ -8,6 +8,7 @@ mod clock;
 mod colleagues;
 mod commands;
 mod control;
+mod dashboard;
 mod differential;
 mod docs;
 mod faults;

@@ -96,8 +96,33 @@ pub(crate) async fn taken_by_perses(stage: &Stage, version: &str) {
             take(template, &hostile(target.kind, target.engine.unwrap_or(Engine::Other))).await;
         }
     }
+    of_the_cache(stage, &percli, version).await;
     let all: BTreeSet<String> = library.templates().iter().map(|template| template.name().to_owned()).collect();
     assert_eq!(seen, all.into_iter().filter(|name| name != "training").chain(["training".to_owned()]).collect());
+}
+
+/// The cache's own dashboard, as docs/tuning.md says to put it there.
+async fn of_the_cache(stage: &Stage, percli: &Percli, version: &str) {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/dashboards/cache.yaml");
+    for words in [&["lint", "--online", "-f", file][..], &["apply", "-f", file, "--project", "team-a"]] {
+        let (code, told) = percli.run("root", words);
+        assert_eq!(code, 0, "percli {version}: {words:?}: {told}");
+    }
+    let path = "/api/v1/projects/team-a/dashboards/perses-sidecar-cache";
+    let stored = stage.send("ada", "GET", path, None).await;
+    assert_eq!(stored.status, 200, "Perses {version}: {}", stored.text());
+    let stored = stored.json();
+    assert_eq!(stored["spec"]["panels"].as_object().map(serde_json::Map::len), Some(13));
+    for (key, panel) in stored["spec"]["panels"].as_object().unwrap() {
+        for query in panel["spec"]["queries"].as_array().unwrap() {
+            let text = query["spec"]["plugin"]["spec"]["query"].as_str().unwrap();
+            let text = settled(&text.replace("$namespace", ".*"));
+            let url = "/proxy/globaldatasources/prometheus/api/v1/query";
+            let answer = stage.form("ada", url, &[("query", text.as_str())]).await;
+            assert_eq!(answer.status, 200, "{key}: {text}: {}", answer.text());
+        }
+    }
+    assert_eq!(stage.send("root", "DELETE", path, None).await.status, 204);
 }
 
 /// What the UI makes of a query before it sends it.

@@ -16,6 +16,7 @@ mod packed;
 mod queue;
 mod shared;
 mod store;
+mod verify;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -39,6 +40,7 @@ pub use key::Place;
 use shared::{Sharing, Tier};
 pub use shared::{Shelf, Soon};
 use store::{Kept, Store, Stored};
+use verify::Verifying;
 
 /// How often a question looks again before it gives up.
 const ROUNDS: usize = 12;
@@ -114,6 +116,10 @@ pub struct Terms {
     pub upstream: config::Upstream,
     /// The largest that is kept.
     pub largest: usize,
+    /// Of so many hits one is asked again; none with 0.
+    pub verify: u64,
+    /// Whether the backend is asked whatever is known, and what is known only compared with what it says.
+    pub shadow: bool,
 }
 
 impl Terms {
@@ -126,6 +132,8 @@ impl Terms {
             errors: settings.errors,
             upstream: settings.upstream,
             largest: settings.largest,
+            verify: settings.verify,
+            shadow: settings.mode == config::CacheMode::Shadow,
         }
     }
 }
@@ -207,6 +215,7 @@ pub struct Cache {
     places: key::Places,
     clock: Clock,
     metrics: Arc<Metrics>,
+    verifying: Verifying,
     /// What all replicas share, if they do.
     tier: Mutex<Option<Arc<Tier>>>,
     /// Whoever compresses takes one.
@@ -224,6 +233,7 @@ impl Cache {
             places: key::Places::default(),
             clock,
             metrics,
+            verifying: Verifying::default(),
             tier: Mutex::default(),
             packers: Arc::new(Semaphore::new(packed::AT_ONCE)),
             own: own.clone(),
@@ -274,10 +284,14 @@ impl Cache {
         origin: &(dyn Fn() -> Arc<dyn Origin> + Sync),
     ) -> Result<Told, Refusal> {
         let outcome = match asked.times {
+            _ if asked.terms.shadow => self.shadow(asked, origin).await,
             Times::Points(grid, span, rules, looks) => self.points(asked, origin, (grid, span, rules, looks)).await,
             Times::Whole(settles, reason) => self.whole(asked, origin, (settles, reason)).await,
         };
         let result = outcome.as_ref().map_or(CacheResult::Error, |told| told.how.result);
+        if result == CacheResult::Hit {
+            self.verify_some(asked, origin);
+        }
         self.metrics.cache().request(asked.kind, result);
         if let Some(reason) = outcome.as_ref().ok().and_then(|told| told.how.reason) {
             self.metrics.cache().bypass(reason);
@@ -368,7 +382,7 @@ impl Cache {
                 return Ok(told(&kept, result, left, None, shared));
             }
             let Some(written) = known.write(span, now) else { continue };
-            let kept = Arc::new(Kept::new(Bytes::from(written.body), written.oldest, written.tail));
+            let kept = Arc::new(Kept::points(written));
             if kept.bytes().len() <= asked.terms.largest {
                 self.keep(epoch, &key.span(span), Stored::Answer(Arc::clone(&kept)));
             }

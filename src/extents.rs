@@ -9,12 +9,14 @@ pub mod grid;
 mod kept;
 pub mod matrix;
 mod piece;
+mod same;
 mod series;
 
 pub use grid::{BLOCK, Grid, Span};
 pub use kept::{Extents, Fetched, Looks, Moment, Part, Rules, Written, alive, is_fresh};
 pub use matrix::Unreadable;
 pub use piece::Piece;
+pub use same::same;
 
 #[cfg(test)]
 pub(crate) mod tests;

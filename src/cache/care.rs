@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Cache;
 use super::key::{self, Place};
 use super::store::Stored;
-use crate::telemetry::metrics::{CacheKind, CacheReason, CacheResult};
+use crate::telemetry::metrics::{CacheKind, CacheReason, CacheResult, Verification};
 
 /// What is to be forgotten: everything that fits to all that is given. With nothing given, everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct Stats {
     pub requests: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     /// By reason; what is 0 is left out.
     pub bypasses: BTreeMap<&'static str, u64>,
+    /// By outcome; what is 0 is left out.
+    pub verifications: BTreeMap<&'static str, u64>,
 }
 
 /// One backend.
@@ -142,6 +144,7 @@ impl Cache {
                 }
             }
         }
+        let verified = |outcome: &Verification| (outcome.word(), metrics.verifications(*outcome));
         let counted = |reason: &CacheReason| (reason.word(), metrics.bypasses(*reason));
         Stats {
             bytes: self.store.bytes(),
@@ -152,6 +155,7 @@ impl Cache {
             backends,
             requests,
             bypasses: CacheReason::ALL.iter().map(counted).filter(|(_, count)| *count > 0).collect(),
+            verifications: Verification::ALL.iter().map(verified).filter(|(_, count)| *count > 0).collect(),
         }
     }
 

@@ -429,18 +429,15 @@ impl Pilot {
             Ok(permit) => permit,
             Err(refusal) => return Work::of(Err(refusal)),
         };
-        let at = self.cache.clock.now();
+        let mut at = self.cache.clock.now();
         let given = match Arc::clone(&self.origin).ask(self.question.clone(), deadline).await {
             Ok(given) => given,
             Err(refusal) => return self.refused(key, refusal),
         };
         drop(permit);
-        let wall = given.date.map_or(at.wall, |date| date.min(at.wall));
-        // A store that is missing now may be back soon.
-        let warned = memchr::memmem::find(&given.body, b"\"warnings\"").is_some();
-        let settled = !warned && settles.is_some_and(|settles| settles <= wall);
+        at.wall = given.date.map_or(at.wall, |date| date.min(at.wall));
         let large = given.body.len() > self.terms.largest;
-        let kept = Arc::new(Kept::new(given.body, at.steady, (!settled).then_some((at.steady, i64::MAX))));
+        let kept = Arc::new(Kept::whole(given.body, at, settles));
         let work = Work::of(Ok(Landed::Answer(Arc::clone(&kept), large.then_some(CacheReason::TooLarge))));
         if large { work } else { work.keep(key, Stored::Answer(kept)) }
     }

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 use crate::config::Upstream;
 use crate::refusal::{Reason, Refusal};
 
+/// The room of what is asked for nobody.
+const SPARE: u64 = u64::MAX;
+
 /// Who is in and who waits.
 #[derive(Default)]
 pub(super) struct Queue(Mutex<State>);
@@ -95,6 +98,12 @@ impl Queue {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Refusal::new(Reason::UpstreamSlow, "the metrics backend has too much to do")),
         }
+    }
+
+    /// A place that nobody misses: while at most half of all are taken and nobody waits.
+    pub(super) fn spare(self: &Arc<Self>, limits: Upstream) -> Option<Permit> {
+        let mut state = self.lock();
+        (state.waiting == 0 && state.inside * 2 < limits.at_once).then(|| state.let_in(self, SPARE))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

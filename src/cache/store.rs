@@ -7,7 +7,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::packed::Packing;
-use crate::extents::{Extents, Moment, alive, is_fresh};
+use crate::extents::{Extents, Moment, Written, alive, is_fresh};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::CacheReason;
 
@@ -23,15 +23,41 @@ pub(super) struct Kept {
     /// When what may still change was asked for, and when it is over whatever is configured.
     tail: Option<(i64, i64)>,
     packing: Packing,
+    /// Of points, those before this one are final.
+    settled: i64,
 }
 
 impl Kept {
     pub(super) fn new(bytes: Bytes, oldest: i64, tail: Option<(i64, i64)>) -> Self {
-        Self { bytes, oldest, tail, packing: Packing::default() }
+        Self { bytes, oldest, tail, settled: i64::MIN, packing: Packing::default() }
     }
 
     pub(super) fn packing(&self) -> &Packing {
         &self.packing
+    }
+
+    /// Of points.
+    pub(super) fn points(written: Written) -> Self {
+        let Written { body, oldest, tail, settled } = written;
+        Self { settled, ..Self::new(body.into(), oldest, tail) }
+    }
+
+    /// An answer that was asked for at a time and no longer changes when that was after `settles`.
+    pub(super) fn whole(bytes: Bytes, at: Moment, settles: Option<i64>) -> Self {
+        // A store that is missing now may be back soon.
+        let warned = memchr::memmem::find(&bytes, b"\"warnings\"").is_some();
+        let settled = !warned && settles.is_some_and(|settles| settles <= at.wall);
+        Self::new(bytes, at.steady, (!settled).then_some((at.steady, i64::MAX)))
+    }
+
+    /// Whether all of it no longer changes.
+    pub(super) fn is_settled(&self) -> bool {
+        self.tail.is_none()
+    }
+
+    /// The first of its points that may still change.
+    pub(super) fn settled(&self) -> i64 {
+        self.settled
     }
 
     pub(super) fn bytes(&self) -> &Bytes {

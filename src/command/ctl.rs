@@ -280,6 +280,10 @@ fn stats_text(answer: &Value) -> String {
     let _ = writeln!(out, "entries   {}", number(&answer["entries"]));
     let _ = writeln!(out, "flights   {} under way", number(&answer["flights"]));
     let _ = writeln!(out, "purges    {}", number(&answer["purges"]));
+    let verified = |outcome: &str| number(&answer["verifications"][outcome]);
+    let outcomes = ["same", "different", "failed", "skipped"];
+    let verified: Vec<String> = outcomes.iter().map(|outcome| format!("{} {outcome}", verified(outcome))).collect();
+    let _ = writeln!(out, "compared  {}", verified.join(", "));
     let section = |key: &str| answer[key].as_object().cloned().unwrap_or_default();
     let rows: Vec<Vec<String>> = section("backends")
         .iter()
@@ -419,13 +423,14 @@ mod tests {
             "bytes": 3_145_728, "limit": 268_435_456, "entries": 12, "flights": 1, "purges": 0,
             "backends": { "prometheus": { "generation": 0, "asked": 1, "waiting": 0 } },
             "requests": { "range": { "hit": 90, "partial": 8, "miss": 2 }, "instant": { "miss": 1 } },
-            "bypasses": { "stats": 3 },
+            "bypasses": { "stats": 3 }, "verifications": { "same": 7, "different": 1 },
         }));
         let expected = "\
 memory    3.0 MiB of 256.0 MiB (1%)
 entries   12
 flights   1 under way
 purges    0
+compared  7 same, 1 different, 0 failed, 0 skipped
 
 backend     asked  waiting  generation
 prometheus      1        0           0

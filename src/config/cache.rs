@@ -49,6 +49,8 @@ pub struct Cache {
     pub upstream: Upstream,
     /// `cache.shared`: the memory that replicas share; there is none by default.
     pub shared: Option<Shared>,
+    /// `cache.verify.one_in`, default 100000: of so many hits, one is asked again; none with 0.
+    pub verify: u64,
     /// `cache.overrides`: what differs for some backends and namespaces.
     pub overrides: Vec<Override>,
 }
@@ -58,6 +60,8 @@ pub struct Cache {
 pub enum CacheMode {
     /// Answers are kept and used.
     Enforce,
+    /// Every question goes to the backend; what is kept is compared with what it says.
+    Shadow,
     /// Every question goes to the backend.
     Bypass,
 }
@@ -66,8 +70,9 @@ impl CacheMode {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "enforce" => Ok(Self::Enforce),
+            "shadow" => Ok(Self::Shadow),
             "bypass" => Ok(Self::Bypass),
-            other => Err(format!("expected enforce or bypass, not {other:?}")),
+            other => Err(format!("expected enforce, shadow or bypass, not {other:?}")),
         }
     }
 
@@ -76,6 +81,7 @@ impl CacheMode {
     pub fn word(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
             Self::Bypass => "bypass",
         }
     }
@@ -147,6 +153,7 @@ impl Default for Cache {
             errors: ErrorTerms { client: 10 * SECOND, server: SECOND },
             upstream: Upstream { at_once: 32, of_one_set: 8, waiting: 1024, abandoned: 2 * SECOND },
             shared: None,
+            verify: 100_000,
             overrides: Vec::new(),
         }
     }
@@ -220,6 +227,9 @@ pub(super) fn read(
     };
     below.finish(notes);
     let upstream = upstream(&mut section, d.upstream, notes);
+    let mut below = section.section("verify", notes);
+    let verify = below.count("one_in", d.verify, (0, 1 << 40), notes);
+    below.finish(notes);
     let shared = super::shared::shared(&mut section, around, notes);
     let overrides = overrides::read(&mut section, upstream, backends, notes);
     section.finish(notes);
@@ -236,6 +246,7 @@ pub(super) fn read(
         errors,
         upstream,
         shared,
+        verify,
         overrides,
     }
 }

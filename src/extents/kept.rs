@@ -101,6 +101,8 @@ pub struct Written {
     pub oldest: i64,
     /// When what may still change was asked for and when the next point comes, if there is some of that.
     pub tail: Option<(i64, i64)>,
+    /// All points before this one are final.
+    pub settled: i64,
 }
 
 impl Extents {
@@ -162,6 +164,13 @@ impl Extents {
         // All that may still change is asked for at once.
         let apart = gaps.iter().rev().skip(1).all(|gap| gap.to <= settled);
         grid::merge(gaps, if apart { rules.near } else { i64::MAX })
+    }
+
+    /// The final points of `wanted` that may be used.
+    #[must_use]
+    pub fn finals(&self, wanted: Span, now: Moment, rules: &Rules) -> Vec<Span> {
+        let alive = self.pieces.iter().filter(|piece| alive(piece.at, now, rules.ttl));
+        grid::merge(alive.map(|piece| piece.span.and(wanted)).filter(|span| !span.is_empty()).collect(), 1)
     }
 
     /// Takes an answer apart.
@@ -346,7 +355,8 @@ impl Extents {
         frame.close(&mut out, &infos);
         let oldest = parts.iter().map(|(piece, ..)| piece.at).min().unwrap_or(now.steady);
         let tail = parts.iter().any(|(.., tail)| *tail).then(|| tail.map(|tail| (tail.piece.at, tail.next))).flatten();
-        Some(Written { body: out, oldest, tail })
+        let settled = parts.iter().filter(|(.., tail)| *tail).map(|(_, span, _)| span.from).min().unwrap_or(wanted.to);
+        Some(Written { body: out, oldest, tail, settled })
     }
 
     /// The points that depend on data between two times, in milliseconds since 1970; none when all do.

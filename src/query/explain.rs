@@ -33,7 +33,8 @@ pub struct Explained {
     pub backend: String,
     /// What is sent, and kept under.
     pub sent: String,
-    /// `points`: a range is kept by its points; `whole`: answers are kept as they are; `bypass`: `cache.mode` says so.
+    /// `points`: a range is kept by its points; `whole`: answers are kept as they are; `shadow` and
+    /// `bypass`: the mode says so.
     pub kept: &'static str,
     /// Why not by points, in the word of `cache_bypass_total`.
     pub reason: Option<&'static str>,
@@ -105,6 +106,7 @@ impl Queries {
         let InForce { mode, range, instant } = terms.of(confined.reach());
         let kept = match (mode, plan.unfit) {
             (CacheMode::Bypass, _) => "bypass",
+            (CacheMode::Shadow, _) => "shadow",
             (CacheMode::Enforce, Some(_)) => "whole",
             (CacheMode::Enforce, None) => "points",
         };

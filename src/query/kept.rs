@@ -12,7 +12,7 @@ use super::terms::InForce;
 use super::{Behind, Queries, told};
 use crate::access::{Grant, Granted};
 use crate::cache::{self, Asked, How, Terms, Times, millis};
-use crate::config::{Backend, BackendKind};
+use crate::config::{Backend, BackendKind, CacheMode};
 use crate::encoding;
 use crate::extents::Grid;
 use crate::promql::{Confined, Limits};
@@ -43,7 +43,7 @@ impl Keeping<'_> {
         let settings = self.behind.client.settings();
         let plan = queries.plans.of(confined.get(), settings, params.lookback_ms(), limits);
         let range = in_force.range;
-        let terms = self.terms(range.fresh, range.ttl);
+        let terms = Terms { shadow: in_force.mode == CacheMode::Shadow, ..self.terms(range.fresh, range.ttl) };
         let reason = plan.unfit.or_else(|| self.unfit());
         let points = params.points().and_then(|points| Some((points, Grid::new(points.start, points.step)?)));
         let mut question = Question::query(PATH, confined);
@@ -77,7 +77,7 @@ impl Keeping<'_> {
         }
         let plan = queries.plans.of(confined.get(), self.behind.client.settings(), params.lookback_ms(), limits);
         let instant = in_force.instant;
-        let terms = self.terms(instant.fresh, instant.ttl);
+        let terms = Terms { shadow: in_force.mode == CacheMode::Shadow, ..self.terms(instant.fresh, instant.ttl) };
         let reason = plan.unfit.or_else(|| self.unfit());
         let mut question = Question::query(PATH, confined);
         params.write_without_times(&mut question);
@@ -109,7 +109,7 @@ impl Keeping<'_> {
             _ => (CacheKind::Labels, queries.keeping.labels),
         };
         let in_force = self.behind.terms.of_all(selectors.get());
-        if in_force.is_bypassed() {
+        if !in_force.is_enforced() {
             params.write(&mut question);
             let texts = texts();
             let sent: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -145,7 +145,7 @@ impl Keeping<'_> {
         in_force: InForce,
     ) -> Result<(Bytes, How), Refusal> {
         let terms = self.terms(fresh, fresh);
-        if in_force.is_bypassed() {
+        if !in_force.is_enforced() {
             let how = self.queries.passed(kind, CacheReason::Mode);
             let answer = self.behind.client.ask(question).await?;
             return Ok((super::answers::whole(answer, None, self.queries.limits.answer).await?, how));
@@ -199,7 +199,7 @@ impl Keeping<'_> {
     }
 
     fn terms(&self, fresh: Duration, ttl: Duration) -> Terms {
-        Terms { upstream: self.behind.terms.upstream, ..Terms::new(&self.queries.keeping, fresh, ttl) }
+        Terms { shadow: false, upstream: self.behind.terms.upstream, ..Terms::new(&self.queries.keeping, fresh, ttl) }
     }
 
     async fn pass(&self, path: &'static str, confined: &Granted<Confined>, kind: CacheKind) -> Result<Reply, Refusal> {

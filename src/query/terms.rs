@@ -21,6 +21,10 @@ impl InForce {
         self.mode == CacheMode::Bypass
     }
 
+    pub(super) fn is_enforced(&self) -> bool {
+        self.mode == CacheMode::Enforce
+    }
+
     /// What is good for data of both: what may change is used for the shorter time, counts as final later, and is kept for
     /// the shorter time.
     fn stricter(self, other: Self) -> Self {
@@ -44,7 +48,8 @@ impl InForce {
 fn caution(mode: CacheMode) -> u8 {
     match mode {
         CacheMode::Enforce => 0,
-        CacheMode::Bypass => 1,
+        CacheMode::Shadow => 1,
+        CacheMode::Bypass => 2,
     }
 }
 

@@ -21,7 +21,7 @@ use prometheus_client::registry::Registry;
 
 use crate::refusal::Reason;
 use crate::route;
-pub use cache::{CacheKind, CacheMetrics, CacheReason, CacheResult};
+pub use cache::{CacheKind, CacheMetrics, CacheReason, CacheResult, Verification};
 pub use shared::{SharedOperation, SharedOutcome};
 pub use workloads::WorkloadMetrics;
 

@@ -404,3 +404,55 @@ async fn who_takes_gzip_gets_the_same_answer_compressed() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_is_asked_again_and_what_differs_is_forgotten_counted_and_never_shown_in_shadow() {
+    let gate = echoing("  mode: enforce\n  verify: {one_in: 1}\n").await;
+    let ada = gate.token("ada");
+    let metric = async |outcome: &str| {
+        let line = format!("perses_sidecar_cache_verifications_total{{outcome=\"{outcome}\"}} ");
+        let answer = gate.http.get(&format!("{}/metrics", gate.admin), "").await.unwrap();
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        text.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok()).unwrap()
+    };
+    let until = async |outcome: &str, wanted: u64| {
+        for _ in 0..200 {
+            if metric(outcome).await >= wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never {wanted} {outcome}");
+    };
+    let first = range(&gate, &ada, "up", &[]).await;
+    assert!(status(&range(&gate, &ada, "up", &[]).await).contains("hit"));
+    until("same", 1).await;
+    let sent: Vec<_> = gate.upstream.take().into_iter().filter(|seen| seen.line.contains("query_range")).collect();
+    assert_eq!(sent.len(), 2, "asked again");
+    assert_eq!(sent[0].body.contains("team-a"), sent[1].body.contains("team-a"));
+    let confined = |body: &str| body.split('&').find(|pair| pair.starts_with("query=")).unwrap().to_owned();
+    assert_eq!(confined(&sent[0].body), confined(&sent[1].body), "the same confined text");
+    // History is written anew.
+    let other = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+    gate.upstream.answers_by(move |seen| seen.line.contains("query_range").then(|| (200, other.to_owned())));
+    let kept = range(&gate, &ada, "up", &[]).await;
+    assert_eq!((kept.body == first.body, status(&kept).contains("hit")), (true, true));
+    until("different", 1).await;
+    let next = range(&gate, &ada, "up", &[]).await;
+    assert_eq!(status(&next), "perses-sidecar; fwd=miss");
+    assert_eq!(next.body, other.as_bytes());
+    // In shadow the backend answers.
+    let text = std::fs::read_to_string(&gate.config).unwrap();
+    std::fs::write(&gate.config, text.replace("mode: enforce", "mode: shadow")).unwrap();
+    for _ in 0..300 {
+        if status(&range(&gate, &ada, "up", &[]).await).contains("fwd=bypass; detail=mode") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let again = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":"b"},"values":[[1700000000,"1"]]}]}}"#;
+    gate.upstream.answers_by(move |seen| seen.line.contains("query_range").then(|| (200, again.to_owned())));
+    let told = range(&gate, &ada, "up", &[]).await;
+    assert_eq!((status(&told).as_str(), &told.body[..]), ("perses-sidecar; fwd=bypass; detail=mode", again.as_bytes()));
+    until("different", 2).await;
+}

@@ -192,7 +192,8 @@ impl Stage {
         };
         let cache = Cache::new(memory, Clock::new(wall), Arc::new(Metrics::new()));
         let place = cache.place("b", b"b");
-        Self { cache, backend, place, settings: config::Cache::default() }
+        let settings = config::Cache { verify: 0, ..config::Cache::default() };
+        Self { cache, backend, place, settings }
     }
 
     /// A range query of points that look ahead as its world does.

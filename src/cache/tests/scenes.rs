@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::backend::{BEGIN, Mood, Stage};
 use crate::cache::{CacheReason, CacheResult, Purge, Told};
+use crate::config;
 use crate::extents::tests::world::World;
 use crate::extents::{Grid, Span};
 use crate::refusal::{Reason, Refusal};
+use crate::telemetry::metrics::Verification;
 
 const Q: &str = r#"up{namespace="a"}"#;
 const SECOND: Duration = Duration::from_secs(1);
@@ -462,4 +464,102 @@ async fn every_sample_is_in_every_viewers_answer_within_two_refreshes() {
         "{} questions for 8 refreshes of 500 viewers",
         stage.backend.calls().len()
     );
+}
+
+async fn waited(stage: &Stage, outcome: Verification) -> u64 {
+    tokio::time::sleep(SECOND).await;
+    stage.cache.metrics.cache().verifications(outcome)
+}
+
+/// All data are others from now on, and nobody says so.
+fn rewrite(stage: &Stage) {
+    stage.backend.set(Q, World::prompt(16));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_rewrites_history_is_found_and_what_is_kept_of_it_forgotten() {
+    let stage = stage_with(|stage| stage.settings.verify = 1);
+    let span = newest(&stage, 100);
+    assert_eq!(ask(&stage, span).await, CacheResult::Miss);
+    assert_eq!(ask(&stage, span).await, CacheResult::Hit);
+    assert_eq!(waited(&stage, Verification::Same).await, 1);
+    // Asked again is what has settled: the points of the last minute are not.
+    assert_eq!(stage.backend.points_since(1), [96]);
+    rewrite(&stage);
+    let old = stage.range(Q, grid(), span).await.unwrap();
+    assert_eq!(old.how.result, CacheResult::Hit, "nobody waits for it");
+    assert_eq!(waited(&stage, Verification::Different).await, 1);
+    assert_eq!(ask(&stage, span).await, CacheResult::Miss, "and the next answer is right");
+    assert_eq!(ask(&stage, span).await, CacheResult::Hit);
+    assert_eq!(waited(&stage, Verification::Same).await, 2);
+    // A backend that fails says nothing.
+    stage.backend.mood(Mood { fails: Some(Reason::UpstreamDown), ..Mood::default() });
+    stage.range(Q, grid(), span).await.unwrap();
+    assert_eq!(waited(&stage, Verification::Failed).await, 1);
+    assert_eq!(stage.cache.stats().verifications, [("same", 2), ("different", 1), ("failed", 1)].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_meanwhile_is_not_judged() {
+    let stage = stage_with(|stage| stage.settings.verify = 1);
+    let span = newest(&stage, 100);
+    assert_eq!(ask(&stage, span).await, CacheResult::Miss);
+    stage.backend.mood(Mood { takes: SECOND / 2, ..Mood::default() });
+    stage.range(Q, grid(), span).await.unwrap();
+    tokio::task::yield_now().await;
+    rewrite(&stage);
+    stage.cache.purge(&Purge::default());
+    assert_eq!(waited(&stage, Verification::Skipped).await, 1);
+    assert_eq!(waited(&stage, Verification::Different).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_again_while_the_backend_has_much_to_do() {
+    let stage = stage_with(|stage| {
+        stage.settings.verify = 1;
+        stage.settings.upstream.at_once = 4;
+    });
+    let span = newest(&stage, 100);
+    assert_eq!(ask(&stage, span).await, CacheResult::Miss);
+    stage.backend.set("other", World::prompt(14));
+    stage.backend.mood(Mood { takes: 20 * SECOND, ..Mood::default() });
+    // Two of four places are taken: one as of anybody, one by a hit that is asked again.
+    let slow = tokio::spawn({
+        let stage = Arc::clone(&stage);
+        async move { stage.range("other", grid(), span).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    for _ in 0..5 {
+        stage.range(Q, grid(), span).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(waited(&stage, Verification::Skipped).await, 4);
+    assert_eq!(stage.backend.calls().len(), 3);
+    slow.await.unwrap().unwrap();
+    assert_eq!(waited(&stage, Verification::Same).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_shadow_the_backend_answers_and_what_is_kept_is_only_compared() {
+    let mut stage = Stage::new(64 << 20);
+    stage.settings.mode = config::CacheMode::Shadow;
+    stage.backend.set(Q, World::prompt(14));
+    let span = newest(&stage, 100);
+    let all = Span { from: span.from - 50, ..span };
+    for (asked, same, different) in [(span, 0, 0), (span, 1, 0), (all, 2, 0)] {
+        assert_eq!(ask(&stage, asked).await, CacheResult::Bypass);
+        assert_eq!(waited(&stage, Verification::Same).await, same);
+        assert_eq!(waited(&stage, Verification::Different).await, different);
+    }
+    rewrite(&stage);
+    // Nobody sees what is kept, and it is found to be wrong once.
+    for _ in 0..3 {
+        assert_eq!(ask(&stage, span).await, CacheResult::Bypass);
+        assert_eq!(waited(&stage, Verification::Different).await, 1);
+    }
+    assert_eq!(waited(&stage, Verification::Same).await, 3);
+    // It was filled, and is used when it is meant to be.
+    stage.settings.mode = config::CacheMode::Enforce;
+    let span = Span { to: span.to - 10, ..span };
+    assert_eq!(ask(&stage, span).await, CacheResult::Hit);
 }

@@ -91,6 +91,23 @@ words! {
     }
 }
 
+words! {
+    /// What came of comparing something that is kept, and has settled, with what the backend says now.
+    Verification {
+        Same = "same",
+        Different = "different",
+        /// The backend did not answer.
+        Failed = "failed",
+        /// There was nothing to compare, no room for it, or it was forgotten meanwhile.
+        Skipped = "skipped",
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     kind: &'static str,
@@ -112,6 +129,7 @@ pub struct CacheMetrics {
     /// By kind, then by result.
     requests: Vec<Counter>,
     bypasses: Vec<Counter>,
+    verifications: Vec<Counter>,
     memory: Gauge,
 }
 
@@ -133,9 +151,16 @@ impl CacheMetrics {
             .iter()
             .map(|reason| family.get_or_create_owned(&ReasonLabel { reason: reason.word() }))
             .collect();
+        let family = Family::<OutcomeLabel, Counter>::default();
+        let help = "Answers that were compared with what the backend says of the same settled time";
+        registry.register("cache_verifications", help, family.clone());
+        let verifications = Verification::ALL
+            .iter()
+            .map(|outcome| family.get_or_create_owned(&OutcomeLabel { outcome: outcome.word() }))
+            .collect();
         let family = Family::<TierLabel, Gauge>::default();
         registry.register("cache_bytes", "What is kept", family.clone());
-        Self { requests, bypasses, memory: family.get_or_create_owned(&TierLabel { tier: "memory" }) }
+        Self { requests, bypasses, verifications, memory: family.get_or_create_owned(&TierLabel { tier: "memory" }) }
     }
 
     /// A question was answered.
@@ -158,6 +183,17 @@ impl CacheMetrics {
     #[must_use]
     pub fn bypasses(&self, reason: CacheReason) -> u64 {
         self.bypasses[reason as usize].get()
+    }
+
+    /// Something was compared.
+    pub fn verified(&self, outcome: Verification) {
+        self.verifications[outcome as usize].inc();
+    }
+
+    /// How often that was.
+    #[must_use]
+    pub fn verifications(&self, outcome: Verification) -> u64 {
+        self.verifications[outcome as usize].get()
     }
 
     /// What is kept in memory.

@@ -3,6 +3,7 @@
 
 mod backend;
 mod model;
+mod odd;
 mod packed;
 mod replicas;
 mod scenes;

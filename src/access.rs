@@ -27,6 +27,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::route::{GalleryCall, GlobalCall, Guarded, Never, Project, ProjectCall, ScopedCall, Source, WorkloadsCall};
 use crate::telemetry::metrics::{Metrics, ReviewKind};
 use confined::Confinements;
+pub use confined::Recalled;
 
 /// Verdicts, and namespace sets, that are found at once.
 const RECENT: usize = 1024;

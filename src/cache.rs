@@ -15,6 +15,7 @@ mod key;
 mod packed;
 mod queue;
 mod shared;
+mod shortcut;
 mod store;
 mod verify;
 
@@ -39,6 +40,7 @@ use key::Key;
 pub use key::Place;
 use shared::{Sharing, Tier};
 pub use shared::{Shelf, Soon};
+pub use shortcut::Shortcut;
 use store::{Kept, Store, Stored};
 use verify::Verifying;
 

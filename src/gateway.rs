@@ -11,6 +11,7 @@ mod gallery;
 mod journal;
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,7 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
-use crate::access::Access;
+use crate::access::{Access, Grant};
 use crate::catalog::{Brought, Catalog};
 use crate::cluster::Cluster;
 use crate::config;
@@ -88,8 +89,10 @@ impl Handler for Gateway {
         let mut journal = Journal::begin(Arc::clone(&self.metrics), Arc::clone(&live.audit), head.method.clone(), from);
         let total = live.config.limits.total;
         let mut cookies = Vec::new();
-        let journey = journey(&live, &self.fixed, &mut journal, &head, body, &mut cookies);
-        let outcome = tokio::time::timeout(total, journey).await;
+        let outcome = {
+            let journey = pin!(journey(&live, &self.fixed, &mut journal, &head, body, &mut cookies));
+            tokio::time::timeout(total, journey).await
+        };
         let outcome = outcome.unwrap_or_else(|_| {
             Err(Refusal::new(Reason::UpstreamSlow, "this took longer than limits.total allows").because("limits.total"))
         });
@@ -143,10 +146,11 @@ async fn journey(
     let route = route::read(&head.method, target, &fixed.api_prefix)?;
     journal.route(&route);
     let guarded = match route {
-        Route::Open(open) => return door::open(live, fixed, journal, head, &open, cookies, now).await,
+        // What seldom runs is not carried about by what often does.
+        Route::Open(open) => return Box::pin(door::open(live, fixed, journal, head, &open, cookies, now)).await,
         Route::Door(door) => {
             body::none(&body)?;
-            return door::door(live, journal, head, door, cookies, now).await;
+            return Box::pin(door::door(live, journal, head, door, cookies, now)).await;
         }
         Route::Guarded(guarded) => guarded,
     };
@@ -158,7 +162,6 @@ async fn journey(
 
     // 5. May they?
     let grant = live.access.admit(&caller, guarded).await?;
-    let writes = head.method != Method::GET && head.method != Method::HEAD;
 
     // 6. Answer.
     if let Guarded::Metrics(..) = grant.route() {
@@ -167,6 +170,19 @@ async fn journey(
         accepted::choose(&mut reply, &head.headers, caller.how().is_session());
         return Ok(reply);
     }
+    Box::pin(catalog(live, fixed, journal, head, body, (arrived, grant))).await
+}
+
+/// Everything that is asked of Perses.
+async fn catalog(
+    live: &Live,
+    fixed: &config::Fixed,
+    journal: &mut Journal,
+    head: &http::request::Parts,
+    body: Incoming,
+    (arrived, grant): (door::Arrived, Grant),
+) -> Result<Reply, Refusal> {
+    let writes = head.method != Method::GET && head.method != Method::HEAD;
     if let Guarded::Gallery(call) = grant.route() {
         let call = call.clone();
         let form = body::form(head, body, &live.config.limits).await?;
@@ -226,20 +242,32 @@ fn check_head(head: &http::request::Parts) -> Result<(), Refusal> {
     if head.version < Version::HTTP_2 && (head.uri.scheme().is_some() || head.uri.authority().is_some()) {
         return Err(malformed("the request target must be an absolute path"));
     }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err(malformed("more than one Host header")),
-        (None, None) if head.version == Version::HTTP_11 => return Err(malformed("the Host header is missing")),
-        (Some(host), None) if !is_host(host.as_bytes()) => return Err(malformed("the Host header names no host")),
-        (_, None) => {}
+    // Each header is looked at once.
+    let (mut hosts, mut types, mut length, mut framing, mut encoding) = (0, 0, false, false, false);
+    for (name, value) in &head.headers {
+        match *name {
+            header::HOST if is_host(value.as_bytes()) => hosts += 1,
+            header::HOST => return Err(malformed("the Host header names no host")),
+            header::CONTENT_TYPE => types += 1,
+            header::CONTENT_LENGTH => length = true,
+            header::TRANSFER_ENCODING => framing = true,
+            header::CONTENT_ENCODING => encoding = true,
+            _ => {}
+        }
     }
-    if head.headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
+    if hosts > 1 {
+        return Err(malformed("more than one Host header"));
+    }
+    if hosts == 0 && head.version == Version::HTTP_11 {
+        return Err(malformed("the Host header is missing"));
+    }
+    if types > 1 {
         return Err(malformed("more than one Content-Type header"));
     }
-    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
+    if framing && length {
         return Err(malformed("both Transfer-Encoding and Content-Length"));
     }
-    if head.headers.contains_key(header::CONTENT_ENCODING) {
+    if encoding {
         return Err(Refusal::new(Reason::MediaType, "a compressed body is not taken here"));
     }
     Ok(())
@@ -282,6 +310,9 @@ fn client_address(headers: &HeaderMap, peer: Peer, trusted: &[config::Cidr]) -> 
 /// Whether a media type is the wanted one, with no parameter but UTF-8 as its charset.
 fn is_media_type(value: &HeaderValue, wanted: &str) -> bool {
     let Ok(text) = value.to_str() else { return false };
+    if text == wanted {
+        return true;
+    }
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     let parameters = parameters.trim();
     essence.trim().eq_ignore_ascii_case(wanted)

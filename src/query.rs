@@ -8,6 +8,7 @@ mod answers;
 mod asking;
 mod explain;
 mod kept;
+mod lately;
 mod merge;
 mod params;
 mod plan;
@@ -16,7 +17,6 @@ mod sources;
 mod terms;
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,11 +30,12 @@ use crate::config;
 use crate::promql::{self, Reach};
 use crate::refusal::{Reason, Refusal};
 use crate::reply::Reply;
-use crate::route::{Form, FormError, Guarded, MetricsCall};
+use crate::route::{Form, FormError, Guarded, MetricsCall, Source};
 use crate::telemetry::metrics::{CacheKind, CacheReason, CacheResult, Metrics};
 use crate::upstream::{About, BackendClient, Perses, Question};
 pub use explain::{Explain, Explained};
 use kept::Keeping;
+use lately::{Lately, Words};
 use params::{Endpoint, Params};
 use plan::Plans;
 pub use sources::Sources;
@@ -63,6 +64,7 @@ pub struct Queries {
     backends: Vec<Behind>,
     keeping: config::Cache,
     plans: Plans,
+    lately: Lately,
     metrics: Arc<Metrics>,
 }
 
@@ -91,7 +93,8 @@ impl Queries {
         };
         let behind = backends.iter().map(behind).collect();
         let sources = Sources::new(perses, backends);
-        Self { sources, limits, cache, backends: behind, keeping, plans: Plans::new(), metrics }
+        let (plans, lately) = (Plans::new(), Lately::new());
+        Self { sources, limits, cache, backends: behind, keeping, plans, lately, metrics }
     }
 
     /// Forgets every answer: a datasource has changed, and whoever changed it wants to see that.
@@ -119,6 +122,16 @@ impl Queries {
         let Guarded::Metrics(source, call) = grant.route() else {
             return Err(Refusal::internal("not a metrics route"));
         };
+        let words = Words { call, query, body };
+        match self.lately(grant, source, words) {
+            Some(reply) => Ok(reply),
+            // What seldom runs is not carried about by what often does.
+            None => Box::pin(self.taken_apart(grant, source, words)).await,
+        }
+    }
+
+    async fn taken_apart(&self, grant: &Grant, source: &Source, words: Words<'_>) -> Result<Reply, Refusal> {
+        let Words { call, query, body } = words;
         // Parameters first: what is malformed is refused before anything is asked of anybody.
         let mut form = Form::parse_bytes(body).map_err(|error| malformed(&error))?;
         form.extend(Form::parse(query).map_err(|error| malformed(&error))?);
@@ -148,7 +161,8 @@ impl Queries {
             MetricsCall::Query | MetricsCall::QueryRange | MetricsCall::Exemplars => {
                 params.check_points(self.limits.query_points)?;
                 let confined = self.counted(grant.query(params.text()?, settings, &limits))?;
-                let keeping = self.keeping(grant, &backend, &params, began)?;
+                let mut keeping = self.keeping(grant, &backend, &params, began)?;
+                keeping.words = Some(words);
                 match call {
                     MetricsCall::Query => keeping.instant(&confined, &limits).await,
                     MetricsCall::QueryRange => keeping.range(&confined, &limits).await,
@@ -247,7 +261,7 @@ impl Queries {
         params: &'k Params<'k>,
         began: Instant,
     ) -> Result<Keeping<'k>, Refusal> {
-        Ok(Keeping { queries: self, grant, behind: self.behind(backend)?, params, began })
+        Ok(Keeping { queries: self, grant, behind: self.behind(backend)?, params, words: None, began })
     }
 
     fn behind(&self, backend: &Arc<BackendClient>) -> Result<&Behind, Refusal> {
@@ -386,10 +400,12 @@ fn told(mut reply: Reply, began: Instant, how: How) -> Reply {
     if let Ok(status) = HeaderValue::try_from(status(how)) {
         reply.headers.insert(CACHE_STATUS, status);
     }
-    let tenths = began.elapsed().as_micros() / 100;
-    let who = if how.result == CacheResult::Hit { "cache" } else { "upstream" };
+    let tenths = u64::try_from(began.elapsed().as_micros() / 100).unwrap_or(u64::MAX);
     let mut timing = String::with_capacity(HEADER);
-    let _ = write!(timing, "{who};dur={}.{}", tenths / 10, tenths % 10);
+    timing.push_str(if how.result == CacheResult::Hit { "cache;dur=" } else { "upstream;dur=" });
+    push_number(&mut timing, tenths / 10);
+    timing.push('.');
+    push_number(&mut timing, tenths % 10);
     if let Ok(timing) = HeaderValue::try_from(timing) {
         reply.headers.insert(SERVER_TIMING, timing);
     }
@@ -402,7 +418,8 @@ fn status(how: How) -> String {
     text.push_str("perses-sidecar; ");
     match how.result {
         CacheResult::Hit => {
-            let _ = write!(text, "hit; ttl={}", how.left / 1000);
+            text.push_str("hit; ttl=");
+            push_number(&mut text, u64::try_from(how.left / 1000).unwrap_or(0));
         }
         CacheResult::Partial => text.push_str("fwd=partial"),
         CacheResult::Miss => text.push_str("fwd=miss"),
@@ -414,6 +431,14 @@ fn status(how: How) -> String {
         text.push_str(detail);
     }
     text
+}
+
+/// Writes a number; every answer has two.
+fn push_number(out: &mut String, number: u64) {
+    if number > 9 {
+        push_number(out, number / 10);
+    }
+    out.push(char::from(b'0' + u8::try_from(number % 10).unwrap_or(0)));
 }
 
 fn malformed(error: &FormError) -> Refusal {

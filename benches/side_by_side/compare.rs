@@ -18,13 +18,13 @@ const TICKS_A_SECOND: f64 = 100.0;
 
 /// One round.
 #[derive(Clone, Copy)]
-struct Round {
+pub(crate) struct Round {
     /// CPU time of the serving process a request, in microseconds.
-    cpu: f64,
+    pub(crate) cpu: f64,
     /// How much of it the kernel used.
-    system: f64,
+    pub(crate) system: f64,
     /// Requests a second.
-    rate: f64,
+    pub(crate) rate: f64,
 }
 
 pub(crate) async fn compare(arguments: &[String]) -> bool {
@@ -36,7 +36,7 @@ pub(crate) async fn compare(arguments: &[String]) -> bool {
     // Perses, the metrics backend, the other proxy.
     let ports = [(); 3].map(|()| servers::free_port().unwrap());
     let proxy_port = ports[2];
-    let scene = Scene::start([ports[0], ports[1]]).await;
+    let scene = Scene::start([ports[0], ports[1]], "bypass").await;
     let upstream = nginx(&scene, "upstream", ports).await;
     let proxy = nginx(&scene, "proxy", ports).await;
     let worker = worker_of(&proxy);
@@ -122,14 +122,14 @@ async fn bare(scene: &Scene, port: u16, upstream: u16) -> Server {
 }
 
 /// Keeps a process, with all its threads, on one processor.
-fn pin(pid: u32, processor: u32) {
+pub(crate) fn pin(pid: u32, processor: u32) {
     let words = ["-a", "-c", "-p", &processor.to_string(), &pid.to_string()];
     let output = std::process::Command::new("taskset").args(words).output().unwrap();
     assert!(output.status.success(), "taskset: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The one worker of an nginx.
-fn worker_of(server: &Server) -> u32 {
+pub(crate) fn worker_of(server: &Server) -> u32 {
     let pid = server.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let workers: Vec<u32> = children.split_whitespace().map(|child| child.parse().unwrap()).collect();
@@ -145,7 +145,7 @@ fn cpu_of(pid: u32) -> (f64, f64) {
     (fields[11].parse::<f64>().unwrap() / TICKS_A_SECOND, fields[12].parse::<f64>().unwrap() / TICKS_A_SECOND)
 }
 
-async fn round(scene: &Scene, request: &Request, port: u16, pid: u32, seconds: u32) -> Round {
+pub(crate) async fn round(scene: &Scene, request: &Request, port: u16, pid: u32, seconds: u32) -> Round {
     #[derive(Deserialize)]
     struct Load {
         requests: f64,
@@ -175,7 +175,7 @@ async fn round(scene: &Scene, request: &Request, port: u16, pid: u32, seconds: u
 }
 
 /// Of the CPU times; its own rate with it.
-fn median(mut rounds: Vec<Round>) -> Round {
+pub(crate) fn median(mut rounds: Vec<Round>) -> Round {
     rounds.sort_by(|one, other| one.cpu.total_cmp(&other.cpu));
     rounds[rounds.len() / 2]
 }

@@ -11,6 +11,8 @@ use perses_sidecar_stack::servers::{self, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::matrix;
+
 /// What is asked.
 pub(crate) struct Request {
     pub(crate) name: &'static str,
@@ -35,6 +37,16 @@ const OTHERS: [Request; 3] = [
     // All that somebody with twenty namespaces sees: 500 that are stored, and 1,000 of what runs there.
     Request { name: LIST, method: "GET", path: "/api/v1/dashboards?metadata_only=true", content_type: "", body: "" },
 ];
+
+/// What the cache answers, all of it long past.
+pub(crate) const HITS: [Request; 3] = [hit("hit", matrix::SMALL), hit("hit-large", matrix::LARGE), {
+    Request { name: "hit-instant", path: "/proxy/globaldatasources/p/api/v1/query", ..hit("", REQUESTS[1].body) }
+}];
+
+const fn hit(name: &'static str, body: &'static str) -> Request {
+    let (method, path) = ("POST", "/proxy/globaldatasources/p/api/v1/query_range");
+    Request { name, method, path, content_type: "application/x-www-form-urlencoded", body }
+}
 
 const LIST: &str = "list";
 const NAMESPACES: usize = 20;
@@ -64,7 +76,7 @@ pub(crate) const REQUESTS: [Request; 2] = [
 
 impl Request {
     pub(crate) fn named(name: &str) -> Self {
-        REQUESTS.into_iter().chain(OTHERS).find(|request| request.name == name).unwrap()
+        REQUESTS.into_iter().chain(OTHERS).chain(HITS).find(|request| request.name == name).unwrap()
     }
 
     fn bytes(&self, token: &str, cookie: &str) -> Vec<u8> {
@@ -95,8 +107,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// The ports are those of whoever plays Perses and Prometheus.
-    pub(crate) async fn start([perses, metrics]: [u16; 2]) -> Self {
+    /// The ports are those of whoever plays Perses and Prometheus; `mode` is the cache's.
+    pub(crate) async fn start([perses, metrics]: [u16; 2], mode: &str) -> Self {
         let folder = servers::run_folder("side-by-side").unwrap();
         let openshift = OpenShift::start(&folder.join("cluster")).await.unwrap();
         openshift.cluster().add_namespace("team-a");
@@ -111,7 +123,7 @@ impl Scene {
              access:\n  token_ttl: 10m\n  allow_ttl: 10m\n  namespaces_ttl: 10m\n\
              metrics_backends:\n  - name: p\n    url: http://127.0.0.1:{metrics}\n    datasource: {{name: p}}\n\
              login:\n  external_url: {HERE}\n  openshift:\n    client_id: system:serviceaccount:perses:perses-sidecar\n  session:\n    key_files: [{}]\n\
-             cache:\n  mode: bypass\n\
+             cache:\n  mode: {mode}\n\
              audit:\n  stream: \"off\"\n",
             openshift.url(),
             openshift.ca_file().display(),
@@ -176,12 +188,19 @@ impl Scene {
     }
 
     /// Asks on one connection, one after the other.
-    pub(crate) async fn ask(&self, request: &Request, times: usize) {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+    pub(crate) async fn ask(&self, request: &Request, times: usize) -> String {
+        self.ask_at(self.port, request, times).await
+    }
+
+    /// Asks whoever is at a port; the last answer.
+    pub(crate) async fn ask_at(&self, port: u16, request: &Request, times: usize) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         socket.set_nodelay(true).unwrap();
+        let mut last = String::new();
         for _ in 0..times {
-            exchange(&mut socket, &request.bytes(&self.token, &self.cookie)).await;
+            last = exchange(&mut socket, &request.bytes(&self.token, &self.cookie)).await;
         }
+        last
     }
 
     /// Connections that have each made one request, all at the same time, and are kept.
@@ -242,17 +261,21 @@ fn stored() -> String {
 /// One request and its whole answer, which must be good.
 async fn exchange(socket: &mut TcpStream, request: &[u8]) -> String {
     socket.write_all(request).await.unwrap();
-    let mut answer = Vec::with_capacity(4096);
-    loop {
+    let mut answer = Vec::with_capacity(2 << 20);
+    let (mut whole, mut body_at) = (usize::MAX, 0);
+    while answer.len() < whole {
         assert!(socket.read_buf(&mut answer).await.unwrap() > 0, "closed: {}", String::from_utf8_lossy(&answer));
-        let text = std::str::from_utf8(&answer).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        assert!(head.starts_with("HTTP/1.1 200 "), "{text}");
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
-        if body.len() >= length.parse().unwrap() {
-            return body.to_owned();
+        if whole == usize::MAX
+            && let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")
+        {
+            let head = std::str::from_utf8(&answer[..end]).unwrap().to_ascii_lowercase();
+            assert!(head.starts_with("http/1.1 200 "), "{head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            body_at = end + 4;
+            whole = body_at + length.parse::<usize>().unwrap();
         }
     }
+    String::from_utf8(answer.split_off(body_at)).unwrap()
 }
 
 /// Plays Perses and Prometheus in this process: one answer for everything but the datasource, which it does not have.

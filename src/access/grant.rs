@@ -2,11 +2,12 @@
 
 mod selectors;
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::confined::Confinements;
+use super::confined::{Confinements, Recalled};
 use super::{Access, NamespaceSet, Resource, Verb};
 use crate::config::Backend;
 use crate::identity::Caller;
@@ -256,6 +257,23 @@ impl Grant {
         promql::confine(text, &Reach::Everything, &backend.labels, limits, backend.features)
             .map(|text| Granted(Reprinted(text)))
             .map_err(QueryError::Promql)
+    }
+
+    /// What somebody who reaches the same has remembered of the same words; `hint` leads to it, as for [`Self::remember`].
+    pub fn recall<K, V: Clone>(
+        &self,
+        all: &Recalled<K, V>,
+        hint: &impl Hash,
+        is_it: impl FnOnce(&K) -> bool,
+    ) -> Option<V> {
+        all.get(self.reach().ok()?, hint, is_it)
+    }
+
+    /// Remembers what followed from words and from what this grant reaches.
+    pub fn remember<K, V: Clone>(&self, all: &Recalled<K, V>, hint: &impl Hash, words: K, followed: V) {
+        if let Ok(reach) = self.reach() {
+            all.put(reach, hint, words, followed);
+        }
     }
 
     fn reach(&self) -> Result<&Reach, QueryError> {

@@ -1,8 +1,10 @@
 //! What is kept in memory: by bytes, and what was used longest ago goes first.
 
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use moka::Equivalent;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
@@ -98,8 +100,48 @@ impl Stored {
     }
 }
 
+/// The bytes under which something stands, and their hash: whoever looks again need not read them all for it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    hash: u64,
+    bytes: Arc<[u8]>,
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Name {
+    /// How many bytes.
+    pub(super) fn length(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The same, for a look.
+struct Sought<'n> {
+    hash: u64,
+    bytes: &'n [u8],
+}
+
+impl Hash for Sought<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Equivalent<Name> for Sought<'_> {
+    fn equivalent(&self, name: &Name) -> bool {
+        *self.bytes == *name.bytes
+    }
+}
+
 pub(super) struct Store {
-    cache: Cache<Arc<[u8]>, Stored>,
+    cache: Cache<Name, Stored>,
+    /// Nobody can know which questions have the same hash.
+    hasher: RandomState,
     limit: usize,
 }
 
@@ -109,23 +151,38 @@ impl Store {
             .max_capacity(limit as u64)
             // Large bodies would never be let in among small entries that are asked for often.
             .eviction_policy(EvictionPolicy::lru())
-            .weigher(|key: &Arc<[u8]>, stored: &Stored| {
-                u32::try_from(key.len() + stored.weight() + ENTRY).unwrap_or(u32::MAX)
+            .weigher(|key: &Name, stored: &Stored| {
+                u32::try_from(key.length() + stored.weight() + ENTRY).unwrap_or(u32::MAX)
             })
             .build();
-        Self { cache, limit }
+        Self { cache, hasher: RandomState::new(), limit }
     }
 
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
+    /// What the bytes are called here.
+    pub(super) fn name(&self, bytes: impl Into<Arc<[u8]>>) -> Name {
+        let bytes = bytes.into();
+        Name { hash: self.hasher.hash_one(&bytes), bytes }
+    }
+
     pub(super) fn answer(&self, key: impl AsRef<[u8]>) -> Option<Stored> {
-        self.cache.get(key.as_ref())
+        self.cache.get(&self.sought(key.as_ref()))
+    }
+
+    /// What stands under a name that [`Self::name`] gave.
+    pub(super) fn named(&self, name: &Name) -> Option<Stored> {
+        self.cache.get(name)
     }
 
     pub(super) fn put(&self, key: impl Into<Arc<[u8]>>, stored: Stored) {
-        self.cache.insert(key.into(), stored);
+        self.cache.insert(self.name(key), stored);
+    }
+
+    fn sought<'n>(&self, bytes: &'n [u8]) -> Sought<'n> {
+        Sought { hash: self.hasher.hash_one(bytes), bytes }
     }
 
     /// Lets go what is above the limit, now and not some time.
@@ -143,11 +200,11 @@ impl Store {
 
     pub(super) fn each(&self, mut f: impl FnMut(&[u8], &Stored)) {
         for (key, stored) in &self.cache {
-            f(&key, &stored);
+            f(&key.bytes, &stored);
         }
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
-        self.cache.invalidate(key);
+        self.cache.invalidate(&self.sought(key));
     }
 }

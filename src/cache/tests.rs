@@ -9,3 +9,4 @@ mod replicas;
 mod scenes;
 mod sets;
 mod shelf;
+mod viewers;

@@ -57,6 +57,19 @@ impl Verifying {
         due
     }
 
+    /// Counts a hit that is found by its shortcut, unless its turn has come: then the whole way counts it.
+    pub(super) fn goes_whole_way(&self, one_in: u64) -> bool {
+        let Ok(one_in) = i64::try_from(one_in) else { return false };
+        if one_in == 0 {
+            return false;
+        }
+        let due = !(2..one_in.saturating_mul(2)).contains(&self.left.load(Ordering::Relaxed));
+        if !due {
+            self.left.fetch_sub(1, Ordering::Relaxed);
+        }
+        due
+    }
+
     fn slot(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.slots).try_acquire_owned().ok()
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::is_media_type;
@@ -120,18 +120,18 @@ async fn read(body: Incoming, most: usize, limits: &Limits, name: &'static str) 
     // Into one piece of memory: thousands of small ones would stay with the allocator when they are freed.
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(most);
     let whole = async {
-        let (mut body, mut whole) = (Limited::new(body, most), BytesMut::with_capacity(expected));
+        let (mut body, mut whole) = (body, BytesMut::with_capacity(expected));
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
-                whole.extend_from_slice(&data);
+            let frame =
+                frame.map_err(|error| Refusal::new(Reason::MalformedBody, "the body broke off").because(error))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if data.len() > most - whole.len() {
+                return Err(too_large());
             }
+            whole.extend_from_slice(&data);
         }
-        Ok::<Bytes, Box<dyn std::error::Error + Send + Sync>>(whole.freeze())
+        Ok(whole.freeze())
     };
-    match tokio::time::timeout(limits.total, whole).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Refusal::new(Reason::MalformedBody, "the body broke off").because(error)),
-        Err(_) => Err(Refusal::new(Reason::SlowClient, "the body did not arrive in time")),
-    }
+    let outcome = tokio::time::timeout(limits.total, whole).await;
+    outcome.unwrap_or_else(|_| Err(Refusal::new(Reason::SlowClient, "the body did not arrive in time")))
 }

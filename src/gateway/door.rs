@@ -41,7 +41,7 @@ pub(super) async fn arrive(
     }
     match &live.login {
         Some(login) => {
-            let arrived = login.arrive(&head.method, &head.headers, &live.identities, cookies, now).await?;
+            let arrived = Box::pin(login.arrive(&head.method, &head.headers, &live.identities, cookies, now)).await?;
             Ok(Arrived { caller: arrived.caller, until: Some(arrived.ends) })
         }
         None => Err(Refusal::new(

@@ -11,6 +11,18 @@ use crate::refusal::{Reason, Refusal};
 /// Longer than any token of a cluster, shorter than any head.
 const LONGEST: usize = 16 << 10;
 
+/// Whether a byte may stand in a token.
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        token[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=' | b':');
+        byte += 1;
+    }
+    token
+};
+
 /// The token of a request; `None` when the request has no bearer credential at all.
 ///
 /// # Errors
@@ -30,12 +42,10 @@ pub fn read(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     if rest.starts_with(' ') {
         return Err(malformed("the Authorization header has more than one space before the token"));
     }
-    let token_byte =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=' | b':');
     if rest.contains(' ') {
         return Err(Refusal::new(Reason::InvalidCredential, "the Authorization header has words behind the token"));
     }
-    if rest.len() > LONGEST || !rest.bytes().all(token_byte) {
+    if rest.len() > LONGEST || !rest.bytes().all(|byte| TOKEN[usize::from(byte)]) {
         return Err(malformed("the token is too long or has characters that no token has"));
     }
     Ok((!rest.is_empty()).then_some(rest))

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::asking::Way;
+use super::lately::Words;
 use super::params::Params;
 use super::terms::InForce;
 use super::{Behind, Queries, told};
@@ -28,6 +29,8 @@ pub(super) struct Keeping<'k> {
     pub(super) grant: &'k Grant,
     pub(super) behind: &'k Behind,
     pub(super) params: &'k Params<'k>,
+    /// As it came, if its answer is to be found by that.
+    pub(super) words: Option<Words<'k>>,
     pub(super) began: Instant,
 }
 
@@ -190,6 +193,10 @@ impl Keeping<'_> {
             deadline: (self.began + patience).into(),
             timeout,
         };
+        // Only what is answered from the cache comes here.
+        if let Some(words) = self.words {
+            self.queries.remember(self.grant, client, words, &asked);
+        }
         let largest = self.queries.limits.answer;
         // The keys of metadata are names of metrics; what else such an answer says is dropped when it is filtered.
         let says = kind != CacheKind::Metadata;

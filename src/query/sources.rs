@@ -68,7 +68,7 @@ impl Sources {
     /// 404 when there is no such datasource, 403 when it is no configured backend.
     pub async fn find(&self, grant: &Grant, source: &Source) -> Result<Arc<BackendClient>, Refusal> {
         let ticket = self.recent.ticket();
-        if let Some(backend) = self.recent.get(source, |known| known == source) {
+        if let Some(backend) = self.lately(source) {
             return Ok(backend);
         }
         if let Some((backend, until, since)) = self.found.get(source).await
@@ -81,6 +81,12 @@ impl Sources {
         let backend = self.look_up(grant, source).await?;
         self.found.insert(source.clone(), (Arc::clone(&backend), until, ticket)).await;
         Ok(backend)
+    }
+
+    /// The same, if it was found a moment ago.
+    #[must_use]
+    pub fn lately(&self, source: &Source) -> Option<Arc<BackendClient>> {
+        self.recent.get(source, |known| known == source)
     }
 
     async fn look_up(&self, grant: &Grant, source: &Source) -> Result<Arc<BackendClient>, Refusal> {

@@ -8,6 +8,18 @@ use crate::refusal::{Reason, Refusal};
 /// The longest path that any route of ours has, with room.
 const LONGEST: usize = 1024;
 
+/// Whether a byte may stand in a path: what is visible, but for what servers or browsers read as something else.
+const TAKEN: [bool; 256] = {
+    let mut taken = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        taken[byte as usize] = byte.is_ascii_graphic()
+            && !matches!(byte, b'\\' | b';' | b'#' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}');
+        byte += 1;
+    }
+    taken
+};
+
 fn malformed(message: &'static str) -> Refusal {
     Refusal::new(Reason::MalformedPath, message)
 }
@@ -23,18 +35,27 @@ pub(super) fn check(path: &str) -> Result<&str, Refusal> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(malformed("the request target must be an absolute path"));
     };
-    if path.bytes().any(|b| {
-        !b.is_ascii_graphic()
-            || matches!(b, b'\\' | b';' | b'#' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
-    }) {
-        return Err(malformed("the path has a character that must not stand in it"));
-    }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let mut segments = rest.as_bytes().split(|b| *b == b'/');
-    if !rest.is_empty() && segments.any(|segment| matches!(segment, b"" | b"." | b"..")) {
+    let bytes = rest.as_bytes();
+    let (mut from, mut odd) = (0, false);
+    for (at, byte) in bytes.iter().enumerate() {
+        if !TAKEN[usize::from(*byte)] {
+            return Err(malformed("the path has a character that must not stand in it"));
+        }
+        if *byte == b'/' {
+            odd |= is_odd(&bytes[from..at]);
+            from = at + 1;
+        }
+    }
+    if !rest.is_empty() && (odd || is_odd(&bytes[from..])) {
         return Err(malformed("the path has an empty or a dot segment"));
     }
     Ok(rest)
+}
+
+/// Whether servers may take a segment for something else than a name.
+fn is_odd(segment: &[u8]) -> bool {
+    matches!(segment, b"" | b"." | b"..")
 }
 
 /// Whether a checked path is free of escapes.

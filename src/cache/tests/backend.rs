@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cache::{
-    Asked, Asking, Cache, CacheKind, Clock, Given, Looks, Metrics, Origin, Place, Question, Rules, Terms, Times, Told,
+    Asked, Asking, Cache, CacheKind, Clock, Given, Looks, Metrics, Origin, Place, Question, Rules, Shortcut, Terms,
+    Times, Told,
 };
 use crate::config;
 use crate::extents::tests::world::World;
@@ -181,6 +182,8 @@ pub(super) struct Stage {
     pub(super) backend: Arc<Backend>,
     pub(super) place: Arc<Place>,
     pub(super) settings: config::Cache,
+    /// Where the answers of earlier questions stand. Every other question looks there first.
+    pub(super) lately: Mutex<(usize, HashMap<String, Arc<Shortcut>>)>,
 }
 
 impl Stage {
@@ -193,7 +196,7 @@ impl Stage {
         let cache = Cache::new(memory, Clock::new(wall), Arc::new(Metrics::new()));
         let place = cache.place("b", b"b");
         let settings = config::Cache { verify: 0, ..config::Cache::default() };
-        Self { cache, backend, place, settings }
+        Self { cache, backend, place, settings, lately: Mutex::default() }
     }
 
     /// A range query of points that look ahead as its world does.
@@ -208,12 +211,24 @@ impl Stage {
         span: Span,
         patience: Duration,
     ) -> Result<Told, Refusal> {
+        self.range_of(1, query, grid, span, patience).await
+    }
+
+    /// The same, by somebody who takes turns with others of this room.
+    pub(super) async fn range_of(
+        &self,
+        room: u64,
+        query: &str,
+        grid: Grid,
+        span: Span,
+        patience: Duration,
+    ) -> Result<Told, Refusal> {
         let mut question = Question::of_test("/api/v1/query_range", query);
         assert!(question.push_step(grid.step()));
         let looks = Looks { back: 0, forward: self.backend.world(query).forward, fixed: None };
         let times = Times::Points(grid, span, self.rules(looks), looks);
         let terms = Terms::new(&self.settings, self.settings.range.fresh, self.settings.range.ttl);
-        self.ask(CacheKind::Range, question, times, terms, patience).await
+        self.ask_from(room, (CacheKind::Range, question, times), terms, patience).await
     }
 
     pub(super) fn rules(&self, looks: Looks) -> Rules {
@@ -235,6 +250,16 @@ impl Stage {
         terms: Terms,
         patience: Duration,
     ) -> Result<Told, Refusal> {
+        self.ask_from(1, (kind, question, times), terms, patience).await
+    }
+
+    async fn ask_from(
+        &self,
+        room: u64,
+        (kind, question, times): (CacheKind, Question, Times),
+        terms: Terms,
+        patience: Duration,
+    ) -> Result<Told, Refusal> {
         let asked = Asked {
             kind,
             question,
@@ -242,11 +267,29 @@ impl Stage {
             place: &self.place,
             terms,
             wide: false,
-            room: &|| 1,
+            room: &|| room,
             deadline: Instant::now() + patience,
             timeout: Duration::from_secs(60),
         };
+        if let Some(told) = self.lately(&asked) {
+            return Ok(told);
+        }
         let origin = || -> Arc<dyn Origin> { Arc::clone(&self.backend) as _ };
         self.cache.answer(&asked, &origin).await
+    }
+
+    /// What was asked before, in the same words and under the same terms.
+    fn lately(&self, asked: &Asked<'_>) -> Option<Told> {
+        let words = format!("{} {:?}", asked.question.form(), asked.times);
+        let mut lately = self.lately.lock().unwrap();
+        let (count, ways) = &mut *lately;
+        *count += 1;
+        let told = ways.get(&words).filter(|_| *count % 2 == 0).and_then(|way| self.cache.kept(way));
+        if told.is_none()
+            && let Some(way) = self.cache.shortcut(asked)
+        {
+            ways.insert(words, Arc::new(way));
+        }
+        told
     }
 }

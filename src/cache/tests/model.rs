@@ -1,7 +1,7 @@
 //! Random histories: whatever was asked, forgotten, given up or refused before, every answer is the backend's own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::backend::{Mood, Stage};
@@ -177,7 +177,8 @@ async fn history(seed: u64, shadow: bool) -> (u64, [u64; 6]) {
                 for stage in [&mut stage, &mut other] {
                     let (cache, backend, place) =
                         (Arc::clone(&stage.cache), Arc::clone(&stage.backend), Arc::clone(&stage.place));
-                    *stage = Arc::new(Stage { cache, backend, place, settings: settings.clone() });
+                    *stage =
+                        Arc::new(Stage { cache, backend, place, settings: settings.clone(), lately: Mutex::default() });
                 }
             }
             _ => {

@@ -108,7 +108,7 @@ pub(super) fn replica(of: &Stage, memory: usize) -> Stage {
     };
     let cache = Cache::new(memory, crate::cache::Clock::new(wall), Arc::new(crate::cache::Metrics::new()));
     let place = cache.place("b", b"b");
-    Stage { cache, backend, place, settings: of.settings.clone() }
+    Stage { cache, backend, place, settings: of.settings.clone(), lately: Mutex::default() }
 }
 
 pub(super) fn share(shelf: &Arc<InProcess>, stages: &[&Stage]) {

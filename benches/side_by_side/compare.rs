@@ -132,7 +132,10 @@ pub(crate) fn pin(pid: u32, processor: u32) {
 pub(crate) fn worker_of(server: &Server) -> u32 {
     let pid = server.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    let workers: Vec<u32> = children.split_whitespace().map(|child| child.parse().unwrap()).collect();
+    // Beside it may stand those who look after a cache.
+    let is_worker =
+        |child: &&str| std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap().contains("worker process");
+    let workers: Vec<u32> = children.split_whitespace().filter(is_worker).map(|child| child.parse().unwrap()).collect();
     assert_eq!(workers.len(), 1, "one worker");
     workers[0]
 }

@@ -67,7 +67,8 @@ impl Queries {
         })?;
         let answer = self.cache.kept(&way)?;
         self.metrics.confine("ok");
-        Some(told(Reply::json(StatusCode::OK, answer.body), began, answer.how))
+        let reply = Reply { packed: Some(answer.packed), ..Reply::json(StatusCode::OK, answer.body) };
+        Some(told(reply, began, answer.how))
     }
 
     /// Remembers where the answer to a question stands, or will.

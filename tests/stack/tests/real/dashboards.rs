@@ -112,7 +112,7 @@ async fn of_the_cache(stage: &Stage, percli: &Percli, version: &str) {
     let stored = stage.send("ada", "GET", path, None).await;
     assert_eq!(stored.status, 200, "Perses {version}: {}", stored.text());
     let stored = stored.json();
-    assert_eq!(stored["spec"]["panels"].as_object().map(serde_json::Map::len), Some(13));
+    assert_eq!(stored["spec"]["panels"].as_object().map(serde_json::Map::len), Some(14));
     for (key, panel) in stored["spec"]["panels"].as_object().unwrap() {
         for query in panel["spec"]["queries"].as_array().unwrap() {
             let text = query["spec"]["plugin"]["spec"]["query"].as_str().unwrap();

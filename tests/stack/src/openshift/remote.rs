@@ -14,6 +14,9 @@ use tokio::net::TcpListener;
 use super::{Discovery, Endpoint, Fault, Grant, Routed};
 use crate::encoding::pairs;
 
+/// Longer than any client of the tests waits.
+const HANGS: Duration = Duration::from_secs(600);
+
 /// `POST /-/stand-in/WHAT?…`; gives the address.
 ///
 /// # Errors
@@ -85,7 +88,16 @@ async fn obey(routed: &Routed, request: &Request<Incoming>) -> (bool, String) {
                 _ => return (false, "no such endpoint".to_owned()),
             };
             let raw = |status: u16| Fault::Raw { status, kind: get("kind").to_owned(), body: get("body").to_owned() };
-            cluster.set_fault(endpoint, get("status").parse().ok().map(raw));
+            cluster.set_fault(
+                endpoint,
+                match get("how") {
+                    "hang" => Some(Fault::Slow(HANGS)),
+                    "reset" => Some(Fault::Reset),
+                    "truncated" => Some(Fault::Truncated),
+                    "redirect" => Some(Fault::Redirect(get("to").to_owned())),
+                    _ => get("status").parse().ok().map(raw),
+                },
+            );
         }
         _ => return (false, "nothing is called so".to_owned()),
     }

@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use perses_sidecar_stack::ground::{Ground, Kind};
-use perses_sidecar_stack::openshift::{Certificates, Endpoint, Fault, OpenShift, SIDECAR, Subject, random_text};
+use perses_sidecar_stack::openshift::{
+    Certificates, Endpoint, Fault, OAuthClient, OpenShift, SIDECAR, Subject, random_text,
+};
 use perses_sidecar_stack::secrets;
 use perses_sidecar_stack::servers::{self, Server};
 use perses_sidecar_stack::world::{Options, World};
@@ -118,20 +120,34 @@ async fn the_oauth_server_as_another_client_meets_it() {
     cluster.bind_role("team-a", "system:serviceaccount:team-a:chief", "admin");
     cluster.bind_cluster_role("root", "cluster-admin");
     let key = "serviceaccounts.openshift.io/oauth-redirecturi.app";
-    cluster.annotate_account("perses", "perses-sidecar", key, "https://app.example/-/callback");
+    let callback = "https://app.example/-/callback";
+    // Two accounts that may log people in at the same address, and one that names none.
+    cluster.annotate_account("perses", "perses-sidecar", key, callback);
+    cluster.annotate_account("perses", "other", key, callback);
+    let foreign = cluster.service_account_token("perses", "other", &[]);
+    let bare = cluster.service_account_token("perses", "bare", &[]);
+    for (id, uri) in [("console", callback), ("native", "http://127.0.0.1/back")] {
+        let redirect_uris = vec![uri.to_owned()];
+        cluster.add_client(id, OAuthClient { secret: format!("{id}-secret"), redirect_uris, ..OAuthClient::default() });
+    }
     let file = folder.join("world.json");
     let world = json!({
         "cluster": stand_in.url(), "oauth": stand_in.oauth_url(), "stand_in": stand_in.remote(), "folder": folder,
         "ca_files": [stand_in.ca_file(), stand_in.oauth_ca_file()],
         "client": SIDECAR, "secret": fs::read_to_string(stand_in.token_file()).unwrap(),
         "private": cluster.service_account_token("perses", "perses-sidecar", &["login"]),
-        "foreign": cluster.service_account_token("perses", "other", &[]),
+        "ended": cluster.service_account_token_ending("perses", "perses-sidecar", -1),
+        "other": "system:serviceaccount:perses:other", "foreign": foreign,
+        "bare": "system:serviceaccount:perses:bare", "bare_secret": bare,
+        "console_secret": "console-secret",
         "full": cluster.issue_token("ada"),
         "chief": cluster.service_account_token("team-a", "chief", &[]),
         "root": cluster.issue_token("root"),
         "users": { "ada": { "password": "lovelace" } },
     });
     fs::write(&file, world.to_string()).unwrap();
+    node(&file, "standin.test.mjs");
+    // The last: it moves the OAuth server elsewhere.
     node(&file, "conformance.test.mjs");
 }
 

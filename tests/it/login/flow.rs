@@ -74,6 +74,55 @@ async fn somebody_logs_in_and_lands_on_the_page_they_asked_for() {
     assert!(seen.iter().all(|seen| !seen.headers.contains_key("cookie")), "our cookies reach nobody");
 }
 
+/// What the cluster is asked while somebody logs in and looks, once where to log in is known; and why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_asks_the_cluster_nothing_that_it_need_not() {
+    let gate = gate_with_login("").await;
+    gate.upstream.answers("GET /projects/team-a", 200, "<!doctype html>");
+    let cluster = gate.openshift.cluster();
+    // Whoever comes first finds out where people log in, and whose authority is believed.
+    assert_eq!(Browser::of(&gate).logs_in(&gate, "ada", "/").await.status, 302);
+    let mut before = cluster.counts();
+    let mut asked = || {
+        let now = cluster.counts();
+        let more = |(endpoint, count): (&Option<Endpoint>, &u64)| {
+            let more = count - before.get(endpoint).copied().unwrap_or_default();
+            (more > 0).then_some((*endpoint, more))
+        };
+        let asked: Vec<(Option<Endpoint>, u64)> = now.iter().filter_map(more).collect();
+        before = now;
+        asked
+    };
+    for (user, projects) in [("grace", 1), ("ada", 2)] {
+        let mut browser = Browser::of(&gate);
+        let place = browser.begins("/projects/team-a").await;
+        assert_eq!(asked(), [], "{user}: the address of the OAuth server is written from what is known");
+        let back = cluster.log_in(user, place.split_once('?').unwrap().1).unwrap();
+        assert_eq!(location(&browser.comes_back(&back).await), "/projects/team-a", "{user}");
+        assert_eq!(
+            asked(),
+            [
+                // Whose token it is, which no claim of its own says.
+                (Some(Endpoint::TokenReviews), 1),
+                // The exchange of the code; RFC 6749, 4.1.3.
+                (Some(Endpoint::Token), 1),
+            ],
+            "{user}"
+        );
+        // The first page: whether there is anything to show, found in one list of projects, one review of each kind of
+        // object for the whole cluster, and one for each project that was listed.
+        let of_objects = [(Some(Endpoint::AccessReviews), 3 + projects), (Some(Endpoint::Projects), 1)];
+        // And whose metrics may be read, once that is asked: for all, for the whole cluster, and for each project.
+        let of_metrics = [(Some(Endpoint::AccessReviews), 2 + projects), (Some(Endpoint::Projects), 1)];
+        for (path, expected) in [("/projects/team-a", &of_objects), ("/-/whoami", &of_metrics)] {
+            assert_eq!(browser.goes(path).await.status, 200, "{user} {path}");
+            assert_eq!(asked(), *expected, "{user} {path}");
+            assert_eq!(browser.goes(path).await.status, 200, "{user} {path}");
+            assert_eq!(asked(), [], "{user} {path}: who it is and what they may is known by now");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn scopes_that_we_chose_are_left_out_unless_they_shall_be_honoured() {
     for (setting, status) in [("", 200), ("    scopes: honour\n", 404)] {

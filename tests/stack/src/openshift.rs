@@ -120,7 +120,7 @@ struct State {
     tokens: BTreeMap<String, Token>,
     rbac: Rbac,
     faults: BTreeMap<Endpoint, Fault>,
-    counts: BTreeMap<Endpoint, u64>,
+    counts: BTreeMap<Option<Endpoint>, u64>,
     last_bodies: BTreeMap<Endpoint, Vec<u8>>,
     advance: Duration,
     oauth: oauth::Oauth,
@@ -277,7 +277,13 @@ impl Cluster {
     /// How often an endpoint was asked.
     #[must_use]
     pub fn count(&self, endpoint: Endpoint) -> u64 {
-        self.state().counts.get(&endpoint).copied().unwrap_or_default()
+        self.state().counts.get(&Some(endpoint)).copied().unwrap_or_default()
+    }
+
+    /// How often each endpoint was asked, and under `None` all that has no name here.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<Option<Endpoint>, u64> {
+        self.state().counts.clone()
     }
 
     /// The last body that an endpoint was sent.

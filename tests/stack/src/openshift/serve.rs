@@ -151,9 +151,9 @@ async fn whole(
     let path = head.uri.path().to_owned();
     let endpoint = elsewhere.or_else(|| endpoint(face, &head.method, &path));
     let mut fault = None;
+    *cluster.state().counts.entry(endpoint).or_default() += 1;
     if let Some(endpoint) = endpoint {
         let mut state = cluster.state();
-        *state.counts.entry(endpoint).or_default() += 1;
         state.last_bodies.insert(endpoint, body.to_vec());
         fault = state.faults.get(&endpoint).cloned();
     }

@@ -1,6 +1,6 @@
 //! The way in: to the page that was asked for, in any number of tabs, and what is said when it does not work.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use perses_sidecar_stack::openshift::{Discovery, Endpoint, Fault};
 
@@ -345,11 +345,15 @@ async fn a_token_endpoint_that_fails_lets_nobody_in() {
         Fault::Redirect("https://evil.example/token".to_owned()),
         Fault::Truncated,
         Fault::Reset,
+        // Longer than a person is kept waiting.
+        Fault::Slow(Duration::from_secs(60)),
     ] {
         let mut browser = Browser::of(&gate);
         cluster.set_fault(Endpoint::Token, Some(fault.clone()));
+        let begun = Instant::now();
         let answer = browser.logs_in(&gate, "ada", "/").await;
         assert_eq!(answer.status, 502, "{fault:?}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{fault:?}: {:?}", begun.elapsed());
         assert!(
             answer.text().contains("Log in again") && !answer.text().contains("sha256~"),
             "{fault:?}: {}",

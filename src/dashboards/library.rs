@@ -9,6 +9,9 @@ use super::template::Template;
 use super::workload::Workload;
 use crate::names::{Namespace, ObjectName};
 
+/// The template that reaches what is gone.
+const PAST_RUNS: &str = "past-runs";
+
 macro_rules! built_in {
     ($($name:literal),* $(,)?) => {
         const BUILT_IN: &[(&str, &str)] =
@@ -205,11 +208,15 @@ impl Library {
         self.looks_ours(name).then(|| self.dashboards(place).find(|dashboard| dashboard.name() == name.as_str()))?
     }
 
-    /// The dashboard of a name, also of a workload that is gone or never was: a link stays good.
+    /// The dashboard of a name, also of a workload that is gone or never was: a link stays good. Where the workload's name
+    /// was cut nobody knows the rest any more; then it is that of the namespace's past runs, which lists those that are gone.
     #[must_use]
     pub fn find(&self, place: Option<&Place>, namespace: &Namespace, name: &ObjectName) -> Option<Dashboard> {
         place.and_then(|place| self.listed(place, namespace, name)).or_else(|| {
-            let (template, workload) = self.resolve(namespace, name)?;
+            let (template, workload) = self.resolve(namespace, name).or_else(|| {
+                self.templates.iter().find(|template| template.may_have_cut(name))?;
+                Some((self.template(PAST_RUNS)?, Workload::project(namespace, 1)))
+            })?;
             Some(Dashboard { template: Arc::clone(template), workload: Arc::new(workload) })
         })
     }

@@ -10,6 +10,8 @@ use crate::names::{Namespace, ObjectName};
 const LONGEST_NAME: usize = 75;
 /// What a name ends with.
 const HASH: usize = 8;
+/// What they are.
+const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// What a template is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +167,7 @@ impl Template {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         // The low bits of the last bytes are mixed least, so the high half is folded in.
         let hash = hash ^ (hash >> 29);
-        std::array::from_fn(|at| char::from(b"abcdefghijkmnpqrstuvwxyz23456789"[(hash >> (5 * at)) as usize & 31]))
+        std::array::from_fn(|at| char::from(LETTERS[(hash >> (5 * at)) as usize & 31]))
     }
 
     /// The workload whose dashboard has this name, if it is one of this template and its name was not cut; for a link to
@@ -188,6 +190,18 @@ impl Template {
             let right = hash.chars().eq(self.hash(workload.kind, workload.name.as_str()));
             (right && (name.is_none() || workload.kind != Kind::Project)).then_some(workload)
         })
+    }
+
+    /// Whether a name may be that of a dashboard of this template, of a workload whose name was cut.
+    #[must_use]
+    pub fn may_have_cut(&self, dashboard: &ObjectName) -> bool {
+        let whole = dashboard.as_str();
+        let rest = whole.strip_prefix("dashboard-").and_then(|rest| rest.split_once('-'));
+        let rest = rest.and_then(|(_, rest)| rest.strip_prefix(self.name.as_str())?.strip_prefix('-'));
+        let sum = rest.and_then(|rest| rest.rsplit_once('-')).map(|(_, sum)| sum.as_bytes());
+        // Marks at the end of what was cut are left out.
+        whole.len() > LONGEST_NAME - HASH
+            && sum.is_some_and(|sum| sum.len() == HASH && sum.iter().all(|letter| LETTERS.contains(letter)))
     }
 
     /// The name that people see.

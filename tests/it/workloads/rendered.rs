@@ -254,6 +254,32 @@ async fn a_link_stays_good_when_the_workload_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_long_name_that_is_gone_leads_to_past_runs() {
+    let (gate, _, _) = with_notebook("").await;
+    let (ada, grace) = (gate.token("ada"), gate.token("grace"));
+    let long = format!("a{}-z", "b".repeat(60));
+    gate.openshift.cluster().put_object(notebook("team-a", &long));
+    let found = gate.sees(&ada, "-notebook-abb").await;
+    let name = found.rsplit('/').next().unwrap();
+    let one = format!("/api/v1/projects/team-a/dashboards/{name}");
+    assert_eq!(gate.get(&ada, &one).await.json()["metadata"]["name"], json!(name));
+    gate.openshift.cluster().remove_object(&notebook("team-a", &long));
+    gate.sees_no(&ada, name).await;
+    let gone = gate.get(&ada, &one).await;
+    let shown = gone.json()["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    assert!(gone.status == 200 && shown.starts_with("dashboard-12-past-runs-"), "{}", gone.text());
+    assert_eq!(gate.get(&grace, &one).await.status, 404);
+    // Nothing else is found so: a short name, or another end than ours.
+    for nothing in [name.replace("bbbbbbbbbbbbbbbb", "b"), format!("{}lllllllo", &name[..name.len() - 8])] {
+        assert_eq!(
+            gate.get(&ada, &format!("/api/v1/projects/team-a/dashboards/{nothing}")).await.status,
+            404,
+            "{nothing}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_look_at_one_is_fine_and_at_nothing_is_not() {
     let (gate, _, name) = with_notebook("").await;
     let look = |project: &str, name: &str| json!({ "project": project, "dashboard": name, "render_time": 1.5 });

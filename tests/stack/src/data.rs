@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The namespaces of the demo.
 pub const TEAMS: [&str; 3] = ["team-a", "team-b", "team-c"];
@@ -20,6 +20,10 @@ const WEEK: u64 = 7 * 24 * 3600;
 const STEP: u64 = 60;
 /// How long before the present what is gone ended.
 const GONE: u64 = 24 * 3600;
+
+/// How old the past may be that is used, and how old the one that is still left for others, in seconds.
+const LATELY: u64 = 30 * 60;
+const WHILE: u64 = 3 * 3600;
 
 /// Raised when the formulas change.
 const VERSION: u32 = 2;
@@ -194,32 +198,37 @@ pub fn exposition() -> String {
     out
 }
 
-/// The folder of blocks with the past, made with promtool if there is none of the last day.
+/// The folder of blocks with the past, made with promtool if there is none that ended lately: dashboards ask for the last
+/// hour, and most of it must be there.
 ///
 /// # Errors
 /// When it cannot be written or promtool fails.
 pub fn blocks(promtool: &Path, home: &Path, say: &dyn Fn(&str)) -> io::Result<PathBuf> {
     fs::create_dir_all(home)?;
-    let folder = home.join(format!("data-{VERSION}"));
     let lock = fs::File::create(home.join("data.lock"))?;
     lock.lock()?;
-    let fresh = |folder: &Path| {
-        let age = fs::metadata(folder.join("made"))
-            .and_then(|made| made.modified())
-            .ok()
-            .and_then(|made| made.elapsed().ok());
-        age.is_some_and(|age| age < Duration::from_secs(24 * 3600))
-    };
-    if fresh(&folder) {
-        return Ok(folder.join("blocks"));
+    let prefix = format!("data-{VERSION}-");
+    for entry in fs::read_dir(home)? {
+        let folder = entry?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let Some(ended) = name.strip_prefix(&prefix).and_then(|time| time.parse::<u64>().ok()) else { continue };
+        let age = now().saturating_sub(ended);
+        if age < LATELY && folder.join("made").exists() {
+            return Ok(folder.join("blocks"));
+        }
+        // Others may read of one that ended a while ago.
+        if age > WHILE {
+            fs::remove_dir_all(&folder)?;
+        }
     }
+    let end = now() / STEP * STEP;
+    let folder = home.join(format!("{prefix}{end}"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
     let all = series();
-    say(&format!("writing a week of {} series (once a day)", all.len()));
+    say(&format!("writing a week of {} series", all.len()));
     let text = folder.join("data.om");
     let mut out = BufWriter::new(fs::File::create(&text)?);
-    let end = now() / STEP * STEP;
     let mut last = "";
     for series in &all {
         if series.name != last {

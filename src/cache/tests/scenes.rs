@@ -377,6 +377,17 @@ async fn what_is_forgotten_while_it_is_asked_for_does_not_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_way_to_an_answer_ends_with_its_generation() {
+    let stage = stage();
+    ask(&stage, newest(&stage, 100)).await;
+    let way = stage.lately.lock().unwrap().1.values().next().cloned().unwrap();
+    assert!(stage.cache.kept(&way).is_some());
+    // What somebody puts there late is still of before.
+    stage.place.next();
+    assert!(stage.cache.kept(&way).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_what_is_meant_is_forgotten() {
     let stage = stage();
     let span = newest(&stage, 500);

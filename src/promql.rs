@@ -202,6 +202,8 @@ pub struct Confined {
     text: String,
     selectors: usize,
     reach: Reach,
+    /// Where the query's own literals leave some names of the reach in every selector: their places, in any order.
+    picked: Option<Vec<u32>>,
 }
 
 impl Confined {
@@ -226,8 +228,8 @@ impl Confined {
     /// Which series its selectors read together, by their owners: of a list, what the query's own literals leave. It
     /// follows from the text, whoever asks.
     #[must_use]
-    pub fn reach(&self) -> &Reach {
-        &self.reach
+    pub fn reach(&self) -> Reach {
+        guard::reached(&self.reach, self.picked.as_deref())
     }
 }
 
@@ -390,7 +392,7 @@ fn selector_for(reach: &Reach, labels: &Labels, rule: Option<usize>) -> Confined
     // It is never too long; if it were, it would select nothing.
     let text = print::print(&tree, root, (reach, labels), 256, usize::MAX)
         .unwrap_or_else(|print::TooLong| format!("{{{0}=\"\",{0}!=\"\"}}", labels.default));
-    Confined { text, selectors: 1, reach: reach.clone() }
+    Confined { text, selectors: 1, reach: reach.clone(), picked: None }
 }
 
 /// Several names become a plain alternation, which only Kubernetes names can be.
@@ -427,7 +429,8 @@ fn write(
     let printed = print::print(&tree, root, (reach, labels), capacity, limits.confined)
         .map_err(|print::TooLong| Error::limit("limits.confined_query", limits.confined as u64, text, 0))?;
     read_back(&tree, root, &printed, text, (reach, labels), limits, features)?;
-    Ok(Confined { text: printed, selectors: tree.selectors, reach: guard::reached(&tree, reach) })
+    let picked = (!tree.whole).then(|| std::mem::take(&mut tree.picked));
+    Ok(Confined { text: printed, selectors: tree.selectors, reach: reach.clone(), picked })
 }
 
 /// Whether the printed text says what was meant and stays within the reach, to whoever reads it next.

@@ -11,7 +11,7 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
     if *reach == Reach::Everything {
         return;
     }
-    let Tree { nodes, matchers, picked, .. } = tree;
+    let Tree { nodes, matchers, picked, whole, .. } = tree;
     for node in nodes {
         let Node::Selector(selector) = node else { continue };
         let own = &mut matchers[selector.matchers.start as usize..selector.matchers.end as usize];
@@ -21,8 +21,9 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
         let label = rule.map_or(labels.default.as_str(), |rule| rule.label.as_str());
         let names = match reach {
             Reach::Namespaces(names) if !names.is_empty() => pick(names, label, own, picked),
-            whole => all_of(whole),
+            all => all_of(all),
         };
+        *whole |= !matches!(names, Names::Some(_) | Names::Nothing);
         // What the guard says need not be said twice. A literal on the label has cut the names already.
         for matcher in own {
             let said = || match (names, matcher.op) {
@@ -44,18 +45,10 @@ pub(super) fn apply(tree: &mut Tree<'_>, reach: &Reach, labels: &Labels) {
     }
 }
 
-/// What the guards of a tree let through together.
-pub(super) fn reached(tree: &Tree<'_>, reach: &Reach) -> Reach {
-    let Reach::Namespaces(names) = reach else { return reach.clone() };
-    let mut places: Vec<u32> = Vec::new();
-    for node in &tree.nodes {
-        let Node::Selector(selector) = node else { continue };
-        match selector.guard.names {
-            Names::Everything | Names::Any | Names::All => return reach.clone(),
-            Names::Some(run) => places.extend_from_slice(run.of(&tree.picked)),
-            Names::Nothing => {}
-        }
-    }
+/// What the guards of a query let through together, of a reach: all of it, or the names at these places.
+pub(super) fn reached(reach: &Reach, picked: Option<&[u32]>) -> Reach {
+    let (Reach::Namespaces(names), Some(picked)) = (reach, picked) else { return reach.clone() };
+    let mut places = picked.to_vec();
     places.sort_unstable();
     places.dedup();
     if places.len() == names.len() {

@@ -545,7 +545,7 @@ fn whose_data_a_confined_query_reads_follows_from_its_text() {
         ("vector(1)", &[]),
     ] {
         let wide = of(text, &["a", "b", "c"]);
-        assert_eq!(*wide.reach(), reach(read), "{text}");
+        assert_eq!(wide.reach(), reach(read), "{text}");
         // Whoever reads no more than that is sent the same, and reads the same.
         if !read.is_empty() {
             let narrow = of(wide.text(), read);
@@ -554,8 +554,8 @@ fn whose_data_a_confined_query_reads_follows_from_its_text() {
     }
     for wide in [Reach::Everything, Reach::AnyNamespace] {
         let confined = confine("up", &wide, &labels, &Limits::default(), Features::default()).unwrap();
-        assert_eq!(*confined.reach(), wide);
-        assert!(confined_selectors_for(&wide, &labels).iter().all(|selector| *selector.reach() == wide));
+        assert_eq!(confined.reach(), wide);
+        assert!(confined_selectors_for(&wide, &labels).iter().all(|selector| selector.reach() == wide));
     }
-    assert_eq!(*confined_selectors_for(&reach(&["a"]), &labels)[0].reach(), reach(&["a"]));
+    assert_eq!(confined_selectors_for(&reach(&["a"]), &labels)[0].reach(), reach(&["a"]));
 }

@@ -29,6 +29,8 @@ pub(super) struct Tree<'a> {
     pub(super) arguments: Vec<Id>,
     /// Names that guards pick out of a set, by their places in it.
     pub(super) picked: Vec<u32>,
+    /// Whether a selector is not cut to some of them.
+    pub(super) whole: bool,
     pub(super) selectors: usize,
     pub(super) subqueries: usize,
 }

@@ -103,7 +103,7 @@ impl Queries {
         )]
         let lookback = lookback.map(|seconds| (seconds * 1000.0).ceil() as u64);
         let plan = self.plans.of(&confined, settings, lookback, &limits);
-        let InForce { mode, range, instant } = terms.of(confined.reach());
+        let InForce { mode, range, instant } = terms.of(&confined.reach());
         let kept = match (mode, plan.unfit) {
             (CacheMode::Bypass, _) => "bypass",
             (CacheMode::Shadow, _) => "shadow",
@@ -122,7 +122,7 @@ impl Queries {
             ttl_ms: millis(range.ttl),
             instant_fresh_ms: millis(instant.fresh),
             instant_ttl_ms: millis(instant.ttl),
-            overrides: overrides(&self.keeping, place.name(), confined.reach()),
+            overrides: overrides(&self.keeping, place.name(), &confined.reach()),
             divisible: plan.divisible,
             entries: self.cache.entries(place, confined.text()),
             sent: confined.into_text(),

@@ -39,7 +39,7 @@ impl Keeping<'_> {
     pub(super) async fn range(&self, confined: &Granted<Confined>, limits: &Limits) -> Result<Reply, Refusal> {
         const PATH: &str = "/api/v1/query_range";
         let (queries, params) = (self.queries, self.params);
-        let in_force = self.behind.terms.of(confined.get().reach());
+        let in_force = self.behind.terms.of(&confined.get().reach());
         if in_force.is_bypassed() {
             return self.pass(PATH, confined, CacheKind::Range).await;
         }
@@ -74,7 +74,7 @@ impl Keeping<'_> {
     pub(super) async fn instant(&self, confined: &Granted<Confined>, limits: &Limits) -> Result<Reply, Refusal> {
         const PATH: &str = "/api/v1/query";
         let (queries, params) = (self.queries, self.params);
-        let in_force = self.behind.terms.of(confined.get().reach());
+        let in_force = self.behind.terms.of(&confined.get().reach());
         if in_force.is_bypassed() {
             return self.pass(PATH, confined, CacheKind::Instant).await;
         }

@@ -102,7 +102,7 @@ impl Table {
 
     /// For several selectors, which are one question.
     pub(super) fn of_all(&self, selectors: &[Confined]) -> InForce {
-        let mut all = selectors.iter().map(|selector| self.of(selector.reach()));
+        let mut all = selectors.iter().map(|selector| self.of(&selector.reach()));
         // What selects without a selector, selects everything.
         let first = all.next().unwrap_or_else(|| self.of(&Reach::Everything));
         all.fold(first, InForce::stricter)

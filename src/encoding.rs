@@ -17,18 +17,18 @@ pub fn base64(bytes: &[u8]) -> String {
 }
 
 fn sixes(bytes: &[u8], letters: &[u8; 64]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let mut group = 0_u32;
-        for at in 0..3 {
-            group = group << 8 | u32::from(chunk.get(at).copied().unwrap_or(0));
-        }
-        for at in 0..=chunk.len() {
-            let index = usize::try_from(group >> (18 - 6 * at) & 63).unwrap_or_default();
-            out.push(char::from(letters[index]));
-        }
+    let four = |group: u32| [18, 12, 6, 0].map(|shift| letters[(group >> shift & 63) as usize]);
+    let mut out = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    let chunks = bytes.chunks_exact(3);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        out.extend_from_slice(&four(u32::from(chunk[0]) << 16 | u32::from(chunk[1]) << 8 | u32::from(chunk[2])));
     }
-    out
+    if let Some(first) = rest.first() {
+        let second = rest.get(1).copied().unwrap_or_default();
+        out.extend_from_slice(&four(u32::from(*first) << 16 | u32::from(second) << 8)[..=rest.len()]);
+    }
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// The bytes of a base64url text without padding; `None` for anything that [`base64url`] does not write.

@@ -266,16 +266,25 @@ fn review(uid: &str, verdict: &Verdict) -> Response<Full<Bytes>> {
     }
     if !verdict.patch.is_empty() {
         response["patchType"] = json!("JSONPatch");
-        response["patch"] = json!(encoding::base64(Value::Array(verdict.patch.clone()).to_string().as_bytes()));
+        let Ok(patch) = serde_json::to_vec(&verdict.patch) else { return unwritten() };
+        response["patch"] = Value::String(encoding::base64(&patch));
     }
     if !verdict.warnings.is_empty() {
         let short = |text: &String| -> String { format!("perses-sidecar: {text}").chars().take(LONGEST).collect() };
         response["warnings"] = verdict.warnings.iter().map(short).collect();
     }
-    let body = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    // Moved: `json!` would copy what it is given, and the patch is long.
+    let mut body = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview" });
+    body["response"] = response;
+    let Ok(body) = serde_json::to_vec(&body) else { return unwritten() };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     response.headers_mut().insert(header::CONTENT_TYPE, crate::reply::JSON);
     response
+}
+
+/// What cannot happen must not let a pod through.
+fn unwritten() -> Response<Full<Bytes>> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written".to_owned())
 }
 
 fn text(status: StatusCode, message: String) -> Response<Full<Bytes>> {

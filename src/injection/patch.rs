@@ -25,14 +25,21 @@ fn differ(from: &Value, to: &Value, path: &mut String, out: &mut Vec<Value>) {
             }
             for (key, new) in to.iter().filter(|(key, _)| !from.contains_key(*key)) {
                 push(path, key);
-                out.push(json!({ "op": "add", "path": path, "value": new }));
+                out.push(operation("add", path, new));
                 path.truncate(length);
             }
         }
         (Value::Array(from), Value::Array(to)) => list(from, to, path, out),
         _ if from == to => {}
-        _ => out.push(json!({ "op": "replace", "path": path, "value": to })),
+        _ => out.push(operation("replace", path, to)),
     }
+}
+
+/// `json!` would write the value down to copy it.
+fn operation(op: &str, path: &str, value: &Value) -> Value {
+    let mut operation = json!({ "op": op, "path": path });
+    operation["value"] = value.clone();
+    operation
 }
 
 /// Elements at the end come and go; one that comes or goes before is found by its neighbours.
@@ -49,7 +56,7 @@ fn list(from: &[Value], to: &[Value], path: &mut String, out: &mut Vec<Value>) {
     }
     for (index, new) in come.iter().enumerate() {
         push(path, &(head + index).to_string());
-        out.push(json!({ "op": "add", "path": path, "value": new }));
+        out.push(operation("add", path, new));
         path.truncate(length);
     }
     let pairs = (0..head).map(|at| (at, at)).chain((1..=tail).rev().map(|back| (from.len() - back, to.len() - back)));

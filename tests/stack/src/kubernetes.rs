@@ -239,8 +239,20 @@ impl Kubernetes {
             fs::write(self.folder.join("ca.crt"), &certificates.ca)?;
             self.admin.https = Https::new(&self.url, &certificates.ca)?;
         }
-        self.server = self.start.start()?;
-        self.admin.ready(&self.server).await
+        let began = Instant::now();
+        loop {
+            self.server = self.start.start()?;
+            match self.admin.ready(&self.server).await {
+                // Somebody else has the port for a moment, or the server before has it still.
+                Err(error)
+                    if error.to_string().contains("address already in use")
+                        && began.elapsed() < Duration::from_secs(20) =>
+                {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Runs further controllers of Kubernetes, such as `statefulset-controller`, until they are dropped.

@@ -74,6 +74,13 @@ pub struct Given {
     pub date: Option<i64>,
 }
 
+impl Given {
+    /// As of when it is, of a time at which it was asked for. The earlier of both clocks: nothing is final too early.
+    fn of(&self, asked: Moment) -> Moment {
+        Moment { wall: self.date.map_or(asked.wall, |date| date.min(asked.wall)), ..asked }
+    }
+}
+
 /// A question to the cache.
 pub struct Asked<'a> {
     /// Of what kind.
@@ -307,7 +314,7 @@ impl Cache {
         origin: &(dyn Fn() -> Arc<dyn Origin> + Sync),
         (grid, span, rules, looks): (Grid, Span, Rules, Looks),
     ) -> Result<Told, Refusal> {
-        let key = Key::points(asked.place, asked.wide, &asked.question, grid);
+        let key = asked.key();
         let mut result = CacheResult::Hit;
         let mut shared = false;
         let told = |kept: &Arc<Kept>, result, left, reason, shared| {
@@ -401,7 +408,7 @@ impl Cache {
         origin: &(dyn Fn() -> Arc<dyn Origin> + Sync),
         (settles, reason): (Option<i64>, Option<CacheReason>),
     ) -> Result<Told, Refusal> {
-        let key = Key::whole(asked.place, asked.wide, &asked.question);
+        let key = asked.key();
         let terms = &asked.terms;
         for _ in 0..ROUNDS {
             let epoch = self.flights.epoch();
@@ -444,6 +451,14 @@ impl Cache {
 }
 
 impl Asked<'_> {
+    /// Under which everything of the question stands.
+    fn key(&self) -> Key {
+        match self.times {
+            Times::Points(grid, ..) => Key::points(self.place, self.wide, &self.question, grid),
+            Times::Whole(..) => Key::whole(self.place, self.wide, &self.question),
+        }
+    }
+
     /// The same question with its times, to be asked as a whole.
     fn as_whole(&self, grid: Grid, span: Span) -> Result<Self, Refusal> {
         let mut question = self.question.clone();

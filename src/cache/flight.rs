@@ -380,7 +380,7 @@ impl Pilot {
             if !question.push_window(now.grid().time(gap.from), now.grid().time(gap.to - 1)) {
                 return Work::of(Ok(Landed::Unfit)).keep(unfit, Stored::Unfit(CacheReason::Time, self.until(UNFIT)));
             }
-            let mut at = self.cache.clock.now();
+            let asked = self.cache.clock.now();
             let given = match Arc::clone(&self.origin).ask(question.clone(), deadline).await {
                 Ok(given) => given,
                 Err(refusal) => {
@@ -389,8 +389,7 @@ impl Pilot {
                     return work.learn(Learned { key: base, before, now, parts, rules, sharing });
                 }
             };
-            // The earlier of both clocks: nothing is final too early.
-            at.wall = given.date.map_or(at.wall, |date| date.min(at.wall));
+            let at = given.of(asked);
             let large = given.body.len() > self.terms.largest;
             let fetched = Fetched { span: gap, at, body: &given.body };
             let why = match if large { Err(None) } else { now.read(&fetched, &rules).map_err(Some) } {
@@ -429,13 +428,13 @@ impl Pilot {
             Ok(permit) => permit,
             Err(refusal) => return Work::of(Err(refusal)),
         };
-        let mut at = self.cache.clock.now();
+        let asked = self.cache.clock.now();
         let given = match Arc::clone(&self.origin).ask(self.question.clone(), deadline).await {
             Ok(given) => given,
             Err(refusal) => return self.refused(key, refusal),
         };
         drop(permit);
-        at.wall = given.date.map_or(at.wall, |date| date.min(at.wall));
+        let at = given.of(asked);
         let large = given.body.len() > self.terms.largest;
         let kept = Arc::new(Kept::whole(given.body, at, settles));
         let work = Work::of(Ok(Landed::Answer(Arc::clone(&kept), large.then_some(CacheReason::TooLarge))));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::key::{Key, Place};
+use super::key::Place;
 use super::store::{Name, Stored};
 use super::{Asked, Cache, Times, Told, told};
 use crate::telemetry::metrics::{CacheKind, CacheResult};
@@ -33,19 +33,16 @@ impl Cache {
         if asked.terms.shadow {
             return None;
         }
-        let (place, wide, question) = (asked.place, asked.wide, &asked.question);
-        let generation = place.generation();
+        let generation = asked.place.generation();
         let (key, fresh, ttl) = match asked.times {
-            Times::Points(grid, span, rules, _) => {
-                (Key::points(place, wide, question, grid).span(span), rules.fresh, rules.ttl)
-            }
-            Times::Whole(_, None) => (Key::whole(place, wide, question).base(), asked.terms.fresh, asked.terms.ttl),
+            Times::Points(_, span, rules, _) => (asked.key().span(span), rules.fresh, rules.ttl),
+            Times::Whole(_, None) => (asked.key().base(), asked.terms.fresh, asked.terms.ttl),
             Times::Whole(_, Some(_)) => return None,
         };
         let key = self.store.name(key);
         Some(Shortcut {
             kind: asked.kind,
-            place: Arc::clone(place),
+            place: Arc::clone(asked.place),
             generation,
             key,
             fresh,

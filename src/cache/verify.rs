@@ -14,9 +14,8 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::key::Key;
 use super::store::{Kept, Stored};
-use super::{Asked, Cache, Given, Origin, Purge, Times, Told, told};
+use super::{Asked, Cache, Origin, Purge, Times, Told, told};
 use crate::extents::{self, Extents, Fetched, Grid, Looks, Moment, Rules, Span};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{CacheKind, CacheReason, CacheResult, Verification};
@@ -42,13 +41,9 @@ impl Verifying {
     /// Counts a hit. Of `one_in`, on average, one is due, none with 0. The distance, half of it to one and a half, is drawn:
     /// where all ask by the clock it is not the same question each time.
     fn is_due(&self, one_in: u64, random: impl FnOnce() -> u64) -> bool {
-        let Ok(one_in) = i64::try_from(one_in) else { return false };
-        if one_in == 0 {
-            return false;
-        }
+        let Some(one_in) = distance(one_in) else { return false };
         let left = self.left.fetch_sub(1, Ordering::Relaxed);
-        // What was drawn for a larger distance does not count when it becomes shorter.
-        if (2..one_in.saturating_mul(2)).contains(&left) {
+        if is_far(left, one_in) {
             return false;
         }
         let next = one_in / 2 + i64::try_from(random() % (one_in.unsigned_abs() + 1)).unwrap_or(0);
@@ -59,20 +54,27 @@ impl Verifying {
 
     /// Counts a hit that is found by its shortcut, unless its turn has come: then the whole way counts it.
     pub(super) fn goes_whole_way(&self, one_in: u64) -> bool {
-        let Ok(one_in) = i64::try_from(one_in) else { return false };
-        if one_in == 0 {
-            return false;
-        }
-        let due = !(2..one_in.saturating_mul(2)).contains(&self.left.load(Ordering::Relaxed));
-        if !due {
+        let Some(one_in) = distance(one_in) else { return false };
+        let far = is_far(self.left.load(Ordering::Relaxed), one_in);
+        if far {
             self.left.fetch_sub(1, Ordering::Relaxed);
         }
-        due
+        !far
     }
 
     fn slot(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.slots).try_acquire_owned().ok()
     }
+}
+
+/// One of how many hits is asked again; none with 0.
+fn distance(one_in: u64) -> Option<i64> {
+    i64::try_from(one_in).ok().filter(|one_in| *one_in > 0)
+}
+
+/// Whether the turn of none comes with this hit. What was drawn for a larger distance does not count when it becomes shorter.
+fn is_far(left: i64, one_in: i64) -> bool {
+    (2..one_in.saturating_mul(2)).contains(&left)
 }
 
 fn random() -> u64 {
@@ -130,8 +132,7 @@ impl Cache {
     fn suspect(&self, asked: &Asked<'_>) -> Option<Suspect> {
         match asked.times {
             Times::Points(grid, span, ..) => {
-                let key = Key::points(asked.place, asked.wide, &asked.question, grid);
-                let Some(Stored::Answer(kept)) = self.store.answer(key.span(span)) else { return None };
+                let Some(Stored::Answer(kept)) = self.store.answer(asked.key().span(span)) else { return None };
                 let on = Span { to: kept.settled().min(span.to), ..span };
                 if on.is_empty() {
                     return None;
@@ -140,8 +141,7 @@ impl Cache {
                 Some(Suspect { kept, question, points: Some((grid, span, on)) })
             }
             Times::Whole(..) => {
-                let key = Key::whole(asked.place, asked.wide, &asked.question);
-                let Some(Stored::Answer(kept)) = self.store.answer(key.base()) else { return None };
+                let Some(Stored::Answer(kept)) = self.store.answer(asked.key().base()) else { return None };
                 kept.is_settled().then(|| Suspect { kept, question: asked.question.clone(), points: None })
             }
         }
@@ -157,20 +157,17 @@ impl Cache {
         asked: &Asked<'_>,
         origin: &(dyn Fn() -> Arc<dyn Origin> + Sync),
     ) -> Result<Told, Refusal> {
-        let (epoch, mut at) = (self.flights.epoch(), self.clock.now());
+        let (epoch, now) = (self.flights.epoch(), self.clock.now());
         let question = match asked.times {
             Times::Points(grid, span, ..) => asked.as_whole(grid, span)?.question,
             Times::Whole(..) => asked.question.clone(),
         };
-        let Given { body, date } = origin().ask(question, asked.deadline).await?;
-        at.wall = date.map_or(at.wall, |date| date.min(at.wall));
+        let given = origin().ask(question, asked.deadline).await?;
+        let (at, body) = (given.of(now), given.body);
         match self.verifying.slot() {
             None => self.metrics.cache().verified(Verification::Skipped),
             Some(slot) => {
-                let key = match asked.times {
-                    Times::Points(grid, ..) => Key::points(asked.place, asked.wide, &asked.question, grid),
-                    Times::Whole(..) => Key::whole(asked.place, asked.wide, &asked.question),
-                };
+                let key = asked.key();
                 let (cache, place, body) = (Arc::clone(self), Arc::clone(asked.place), body.clone());
                 let (kind, times, terms) = (asked.kind, asked.times, asked.terms);
                 tokio::spawn(async move {

@@ -223,11 +223,7 @@ impl Library {
 
     /// Whether a name begins as those of our dashboards do.
     fn looks_ours(&self, name: &ObjectName) -> bool {
-        let begins = |template: &Arc<Template>| {
-            let rest = name.as_str().strip_prefix("dashboard-").and_then(|rest| rest.split_once('-'));
-            rest.is_some_and(|(_, rest)| rest.starts_with(template.name.as_str()))
-        };
-        self.templates.iter().any(begins)
+        self.templates.iter().any(|template| template.rest_of(name).is_some())
     }
 
     /// The template and the workload of a dashboard's name, for a link to something that is gone. See

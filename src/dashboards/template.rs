@@ -170,13 +170,17 @@ impl Template {
         std::array::from_fn(|at| char::from(LETTERS[(hash >> (5 * at)) as usize & 31]))
     }
 
+    /// What stands behind the template in the name of one of its dashboards.
+    pub(super) fn rest_of<'n>(&self, dashboard: &'n ObjectName) -> Option<&'n str> {
+        let (_, rest) = dashboard.as_str().strip_prefix("dashboard-")?.split_once('-')?;
+        rest.strip_prefix(self.name.as_str())?.strip_prefix('-')
+    }
+
     /// The workload whose dashboard has this name, if it is one of this template and its name was not cut; for a link to
     /// something that is gone. `None` for any other name.
     #[must_use]
     pub fn workload_of(&self, namespace: &Namespace, dashboard: &ObjectName) -> Option<Workload> {
-        let rest =
-            dashboard.as_str().strip_prefix("dashboard-")?.split_once('-')?.1.strip_prefix(self.name.as_str())?;
-        let rest = rest.strip_prefix('-')?;
+        let rest = self.rest_of(dashboard)?;
         let (name, hash) = rest.rsplit_once('-').map_or((None, rest), |(name, hash)| (Some(name), hash));
         self.targets.iter().find_map(|target| {
             let workload = match name {
@@ -195,12 +199,9 @@ impl Template {
     /// Whether a name may be that of a dashboard of this template, of a workload whose name was cut.
     #[must_use]
     pub fn may_have_cut(&self, dashboard: &ObjectName) -> bool {
-        let whole = dashboard.as_str();
-        let rest = whole.strip_prefix("dashboard-").and_then(|rest| rest.split_once('-'));
-        let rest = rest.and_then(|(_, rest)| rest.strip_prefix(self.name.as_str())?.strip_prefix('-'));
-        let sum = rest.and_then(|rest| rest.rsplit_once('-')).map(|(_, sum)| sum.as_bytes());
+        let sum = self.rest_of(dashboard).and_then(|rest| rest.rsplit_once('-')).map(|(_, sum)| sum.as_bytes());
         // Marks at the end of what was cut are left out.
-        whole.len() > LONGEST_NAME - HASH
+        dashboard.as_str().len() > LONGEST_NAME - HASH
             && sum.is_some_and(|sum| sum.len() == HASH && sum.iter().all(|letter| LETTERS.contains(letter)))
     }
 

@@ -208,31 +208,35 @@ async fn many_at_once_are_one_question_and_errors_are_told_to_all() {
     assert_eq!(asked(&gate), 1, "a refused query is not asked again at once");
 }
 
+/// Writes something else into the configuration.
+fn change(gate: &Gate, from: &str, to: &str) {
+    let text = std::fs::read_to_string(&gate.config).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&gate.config, text.replace(from, to)).unwrap();
+}
+
+/// Asks the same until `Cache-Status` has these words.
+async fn until(gate: &Gate, token: &str, wanted: &str) {
+    for _ in 0..300 {
+        if status(&range(gate, token, "up", &[]).await).contains(wanted) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never {wanted}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_acts_at_once_and_keeps_what_is_known() {
     let gate = echoing("  mode: enforce\n").await;
     let ada = gate.token("ada");
     range(&gate, &ada, "up", &[]).await;
-    let change = |from: &str, to: &str| {
-        let text = std::fs::read_to_string(&gate.config).unwrap();
-        assert!(text.contains(from));
-        std::fs::write(&gate.config, text.replace(from, to)).unwrap();
-    };
-    let until = async |wanted: &str| {
-        for _ in 0..300 {
-            if status(&range(&gate, &ada, "up", &[]).await).contains(wanted) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("never {wanted}");
-    };
-    change("mode: enforce", "mode: bypass");
-    until("fwd=bypass; detail=mode").await;
-    change("mode: bypass", "mode: enforce\n  range: {ttl: 1h}");
-    until("hit; ttl=3").await;
-    change("ttl: 1h", "ttl: 1s");
-    until("fwd=miss").await;
+    change(&gate, "mode: enforce", "mode: bypass");
+    until(&gate, &ada, "fwd=bypass; detail=mode").await;
+    change(&gate, "mode: bypass", "mode: enforce\n  range: {ttl: 1h}");
+    until(&gate, &ada, "hit; ttl=3").await;
+    change(&gate, "ttl: 1h", "ttl: 1s");
+    until(&gate, &ada, "fwd=miss").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,28 +304,14 @@ async fn an_override_is_of_a_backend_and_of_data_and_acts_at_once() {
     let none = "  mode: enforce\n";
     let gate = echoing(none).await;
     let [ada, grace, root] = ["ada", "grace", "root"].map(|user| gate.token(user));
-    let change = |from: &str, to: &str| {
-        let text = std::fs::read_to_string(&gate.config).unwrap();
-        assert!(text.contains(from), "{text}");
-        std::fs::write(&gate.config, text.replace(from, to)).unwrap();
-    };
-    let until = async |wanted: &str| {
-        for _ in 0..300 {
-            if status(&range(&gate, &ada, "up", &[]).await).contains(wanted) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("never {wanted}");
-    };
     let literal = |name: &str| format!("up{{namespace=\"{name}\"}}");
     let bypassed = |answer: &Answer| status(answer) == "perses-sidecar; fwd=bypass; detail=mode";
     for query in ["up", &literal("team-a"), &literal("team-b")] {
         range(&gate, &ada, query, &[]).await;
     }
     let with = "  mode: enforce\n  overrides:\n    - {backends: [p], namespaces: [team-a], mode: bypass}\n";
-    change(none, with);
-    until("fwd=bypass").await;
+    change(&gate, none, with);
+    until(&gate, &ada, "fwd=bypass").await;
     // The data decide, not who asks for them.
     assert!(bypassed(&range(&gate, &ada, &literal("team-a"), &[]).await));
     assert!(!bypassed(&range(&gate, &ada, &literal("team-b"), &[]).await), "of another namespace");
@@ -337,13 +327,13 @@ async fn an_override_is_of_a_backend_and_of_data_and_acts_at_once() {
     };
     assert!(bypassed(&ask(&ada, "up").await) && !bypassed(&ask(&grace, "up").await));
     // What was kept before is used again.
-    change("mode: bypass}", "range: {ttl: 1s}}");
-    until("fwd=miss").await;
+    change(&gate, "mode: bypass}", "range: {ttl: 1s}}");
+    until(&gate, &ada, "fwd=miss").await;
     assert!(status(&range(&gate, &ada, &literal("team-b"), &[]).await).contains("hit; ttl=4"), "12 h as ever");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert!(status(&range(&gate, &ada, &literal("team-a"), &[]).await).contains("fwd=miss"));
     // A backend that there is not is refused, and what was in use stays.
-    change("backends: [p]", "backends: [q]");
+    change(&gate, "backends: [p]", "backends: [q]");
     let told = async || {
         let ready = gate.http.get(&format!("{}/readyz", gate.admin), "").await.unwrap();
         String::from_utf8_lossy(&ready.body).into_owned()
@@ -415,7 +405,7 @@ async fn a_hit_is_asked_again_and_what_differs_is_forgotten_counted_and_never_sh
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         text.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok()).unwrap()
     };
-    let until = async |outcome: &str, wanted: u64| {
+    let counted = async |outcome: &str, wanted: u64| {
         for _ in 0..200 {
             if metric(outcome).await >= wanted {
                 return;
@@ -426,7 +416,7 @@ async fn a_hit_is_asked_again_and_what_differs_is_forgotten_counted_and_never_sh
     };
     let first = range(&gate, &ada, "up", &[]).await;
     assert!(status(&range(&gate, &ada, "up", &[]).await).contains("hit"));
-    until("same", 1).await;
+    counted("same", 1).await;
     let sent: Vec<_> = gate.upstream.take().into_iter().filter(|seen| seen.line.contains("query_range")).collect();
     assert_eq!(sent.len(), 2, "asked again");
     assert_eq!(sent[0].body.contains("team-a"), sent[1].body.contains("team-a"));
@@ -437,22 +427,16 @@ async fn a_hit_is_asked_again_and_what_differs_is_forgotten_counted_and_never_sh
     gate.upstream.answers_by(move |seen| seen.line.contains("query_range").then(|| (200, other.to_owned())));
     let kept = range(&gate, &ada, "up", &[]).await;
     assert_eq!((kept.body == first.body, status(&kept).contains("hit")), (true, true));
-    until("different", 1).await;
+    counted("different", 1).await;
     let next = range(&gate, &ada, "up", &[]).await;
     assert_eq!(status(&next), "perses-sidecar; fwd=miss");
     assert_eq!(next.body, other.as_bytes());
     // In shadow the backend answers.
-    let text = std::fs::read_to_string(&gate.config).unwrap();
-    std::fs::write(&gate.config, text.replace("mode: enforce", "mode: shadow")).unwrap();
-    for _ in 0..300 {
-        if status(&range(&gate, &ada, "up", &[]).await).contains("fwd=bypass; detail=mode") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    change(&gate, "mode: enforce", "mode: shadow");
+    until(&gate, &ada, "fwd=bypass; detail=mode").await;
     let again = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":"b"},"values":[[1700000000,"1"]]}]}}"#;
     gate.upstream.answers_by(move |seen| seen.line.contains("query_range").then(|| (200, again.to_owned())));
     let told = range(&gate, &ada, "up", &[]).await;
     assert_eq!((status(&told).as_str(), &told.body[..]), ("perses-sidecar; fwd=bypass; detail=mode", again.as_bytes()));
-    until("different", 2).await;
+    counted("different", 2).await;
 }
